@@ -1,0 +1,59 @@
+//! From the text of a pipeline file to a checked [`Plan`], or to everything that is wrong with it.
+//!
+//! A file passes four steps, and each goes on as far as it can after what it finds:
+//!
+//! 1. `tree` parses the TOML into values with positions and replaces `${VAR}`; `text` knows where every
+//!    byte of a string was written.
+//! 2. `walk` checks keys, types, words and formats against the [`schema()`], and repairs what it reports
+//!    the way it was probably meant.
+//! 3. `check` resolves names, builds schemas and windows, asks the connectors.
+//! 4. `queries` plans the SQL, each query after those it reads.
+//!
+//! Whoever repairs must have reported: a plan is handed out only when there is no problem at all.
+
+mod check;
+pub(crate) mod columns;
+mod diagnostic;
+mod queries;
+mod schema;
+mod shape;
+mod text;
+mod tree;
+mod walk;
+mod windows;
+
+#[cfg(test)]
+mod tests;
+
+pub use diagnostic::Diagnostic;
+pub use schema::schema;
+
+use crate::plan::Plan;
+use crate::registry::Registry;
+
+/// A pipeline file on its way in.
+pub struct PipelineSource<'a> {
+    /// The file as named by the user; diagnostics begin with it.
+    pub file: &'a str,
+    /// Its text.
+    pub text: &'a str,
+    /// What `${NAME}` stands for: the environment.
+    pub vars: &'a dyn Fn(&str) -> Option<String>,
+}
+
+/// Checks a pipeline file and makes its plan. Without side effects: nothing is opened, nothing is asked of
+/// the network.
+///
+/// # Errors
+/// Everything that is wrong with the file, by position.
+pub fn load(source: &PipelineSource<'_>, registry: &Registry) -> Result<Plan, Vec<Diagnostic>> {
+    let mut problems = diagnostic::Problems::default();
+    let plan = tree::parse(source.text, source.vars, &mut problems).map(|mut root| {
+        walk::check(&mut root, &schema(registry), &mut problems);
+        check::plan(&root, registry, &mut problems)
+    });
+    match plan {
+        Some(plan) if problems.count() == 0 => Ok(plan),
+        _ => Err(problems.into_diagnostics(source.file, source.text)),
+    }
+}

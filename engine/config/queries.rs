@@ -1,0 +1,258 @@
+//! Plans the queries, each after those it reads.
+//!
+//! The engine does not read SQL, so it learns what a query reads by trying: in rounds, whatever can be
+//! planned with the tables there are is planned, and adds its result to the tables. What is left then is
+//! wrong itself, waits for something that is, or reads itself around a circle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::check::{Checker, Section};
+use super::tree::Node;
+use super::windows::{self, CheckedWindow};
+use crate::pipeline::SqlSpec;
+use crate::plan::{SqlNode, Stream};
+use crate::sql::{SqlError, SqlPlan, SqlRequest, SqlTable};
+
+/// Plans every query into the checker's plan and puts every window there.
+pub(super) fn plan(checker: &mut Checker<'_>, windows: Vec<CheckedWindow<'_>>) {
+    let queries = checker.sections::<SqlSpec>("sql");
+    let mut planner = Planner {
+        checker,
+        windows,
+        tables: Vec::new(),
+        timeless: BTreeSet::new(),
+        windowed: BTreeSet::new(),
+    };
+    planner.source_tables();
+    let left = planner.rounds(queries);
+    planner.report(&left);
+    let order = |name: &str| {
+        checker
+            .root
+            .get("window")
+            .map(|t| t.node.entries().iter().position(|e| e.key == name))
+    };
+    checker.plan.windows.sort_by_key(|w| order(&w.name));
+}
+
+struct Planner<'c, 'a, 'w> {
+    checker: &'c mut Checker<'a>,
+    /// Windows that wait for the query they cut.
+    windows: Vec<CheckedWindow<'w>>,
+    tables: Vec<SqlTable>,
+    /// Planned queries that cannot be read by others: their result has no event time.
+    timeless: BTreeSet<String>,
+    /// Queries whose result comes, somewhere upstream, from windows.
+    windowed: BTreeSet<String>,
+}
+
+/// A query and what the planner said of it last.
+type Failed<'a> = (Section<'a, SqlSpec>, Vec<SqlError>);
+
+impl<'a> Planner<'_, 'a, '_> {
+    fn source_tables(&mut self) {
+        let sources: Vec<String> = self.checker.plan.sources.iter().map(|s| s.name.clone()).collect();
+        sources.into_iter().for_each(|name| self.publish(&name));
+    }
+
+    /// Makes a stream, and the windows over it, tables.
+    fn publish(&mut self, name: &str) {
+        let Some(stream) = self.checker.plan.streams.get(name).cloned() else {
+            return;
+        };
+        match stream.event_time {
+            Some(event_time) => self.tables.push(SqlTable {
+                name: name.into(),
+                schema: stream.schema.clone(),
+                event_time,
+                window: None,
+            }),
+            None => {
+                self.timeless.insert(name.into());
+            }
+        }
+        let over = |w: &mut CheckedWindow<'_>| w.input == name;
+        let windows: Vec<_> = self.windows.extract_if(.., over).collect();
+        for window in windows {
+            if self.windowed.contains(name) {
+                let message = format!("`{name}` is made from windows; windows over it are not supported yet");
+                let help = "cut the source into the longer windows instead";
+                self.checker
+                    .problems
+                    .help(window.node.at_key("input"), message, help);
+            } else if let Some(table) = windows::place(self.checker, &window, &stream) {
+                self.tables.push(table);
+            }
+        }
+    }
+
+    /// Plans what can be planned; gives back what cannot.
+    fn rounds(&mut self, queries: Vec<Section<'a, SqlSpec>>) -> Vec<Failed<'a>> {
+        let mut waiting: Vec<Failed<'a>> = queries.into_iter().map(|q| (q, Vec::new())).collect();
+        loop {
+            let before = waiting.len();
+            let mut failed = Vec::new();
+            for (query, _) in waiting {
+                match self.try_plan(&query) {
+                    Ok(plan) => self.planned(&query, plan),
+                    Err(errors) => failed.push((query, errors)),
+                }
+            }
+            if failed.is_empty() || failed.len() == before {
+                return failed;
+            }
+            waiting = failed;
+        }
+    }
+
+    fn try_plan(&self, query: &Section<'_, SqlSpec>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>> {
+        self.checker.registry.sql.plan(&SqlRequest {
+            name: query.name,
+            query: &query.spec.query,
+            emit_empty: query.spec.emit_empty,
+            tables: &self.tables,
+        })
+    }
+
+    fn planned(&mut self, query: &Section<'_, SqlSpec>, plan: Arc<dyn SqlPlan>) {
+        let name = query.name;
+        let windowed =
+            |input: &String| self.checker.names.windows.contains(input) || self.windowed.contains(input);
+        if plan.inputs().iter().any(windowed) {
+            self.windowed.insert(name.into());
+        }
+        let stream = Stream {
+            schema: plan.schema(),
+            event_time: plan.event_time(),
+        };
+        self.checker.stream(name.into(), stream);
+        self.checker.plan.queries.push(SqlNode {
+            name: name.into(),
+            query: query.spec.query.clone(),
+            plan,
+        });
+        self.publish(name);
+    }
+
+    /// Reports why the queries that are left cannot be planned. Errors about something that was reported
+    /// itself are left out.
+    fn report(&mut self, left: &[Failed<'_>]) {
+        let waits: BTreeMap<&str, BTreeSet<String>> = left
+            .iter()
+            .map(|(query, errors)| (query.name, self.waits_for(query, errors)))
+            .collect();
+        let before = self.checker.problems.count();
+        let mut circled = BTreeSet::new();
+        for (query, errors) in left {
+            if let Some(circle) = circle(query.name, &waits).filter(|_| !circled.contains(query.name)) {
+                self.circle(query, errors, &circle);
+                circled.extend(circle);
+            }
+            for error in errors {
+                if self.missing(query, error).is_empty() {
+                    self.error(query, error);
+                }
+            }
+        }
+        // Nothing was reported, anywhere: then nothing is left out.
+        if before == 0 && self.checker.problems.count() == 0 {
+            for (query, errors) in left {
+                errors.iter().for_each(|error| self.error(query, error));
+            }
+        }
+    }
+
+    fn error(&mut self, query: &Section<'_, SqlSpec>, error: &SqlError) {
+        let at = place_of(query.node, error);
+        let timeless = self.timeless.iter().find(|name| speaks_of(query, error, name));
+        match timeless {
+            Some(name) => {
+                let message = format!("`{name}` cannot be read by a query: its result has no event time");
+                let help = format!("let `{name}` pass the event-time column of its source through");
+                self.checker.problems.help(&at, message, help);
+            }
+            None => self.checker.problems.add(&at, error.message.clone()),
+        }
+    }
+
+    fn circle(&mut self, query: &Section<'_, SqlSpec>, errors: &[SqlError], circle: &[String]) {
+        let next = circle.get(1).map_or(query.name, String::as_str);
+        let about = errors.iter().find(|e| speaks_of(query, e, next));
+        let at = about.map_or_else(|| query.node.at.clone(), |e| place_of(query.node, e));
+        let mut path = circle.to_vec();
+        path.push(query.name.to_owned());
+        let message = format!("`{}` reads its own result: {}", query.name, path.join(" reads "));
+        self.checker
+            .problems
+            .help(&at, message, "a query can only read what does not depend on it");
+    }
+
+    /// Names that an error speaks of and that are in the file but not among the tables.
+    fn missing(&self, query: &Section<'_, SqlSpec>, error: &SqlError) -> BTreeSet<String> {
+        let names = &self.checker.names;
+        let all = names.sources.iter().chain(&names.windows).chain(&names.queries);
+        let absent =
+            |name: &&String| !self.tables.iter().any(|t| t.name == **name) && !self.timeless.contains(*name);
+        all.filter(absent)
+            .filter(|name| speaks_of(query, error, name))
+            .cloned()
+            .collect()
+    }
+
+    /// The queries that a query waits for, directly or through a window.
+    fn waits_for(&self, query: &Section<'_, SqlSpec>, errors: &[SqlError]) -> BTreeSet<String> {
+        let missing = errors.iter().flat_map(|e| self.missing(query, e));
+        let through = |name: String| {
+            let window = self.windows.iter().find(|w| w.name == name);
+            window.map_or(name, |w| w.input.clone())
+        };
+        missing.map(through).collect()
+    }
+}
+
+/// Whether an error is about the table `name`.
+fn speaks_of(query: &Section<'_, SqlSpec>, error: &SqlError, name: &str) -> bool {
+    let place = error
+        .at
+        .clone()
+        .and_then(|at| query.spec.query.get(at))
+        .unwrap_or_default();
+    let word = |text: &str| {
+        text.split(|c: char| !c.is_alphanumeric() && c != '_')
+            .any(|w| w == name)
+    };
+    word(place) || word(&error.message)
+}
+
+fn place_of(section: &Node, error: &SqlError) -> super::diagnostic::At {
+    let text = section.get("query").and_then(|e| e.node.text());
+    match (&error.at, text) {
+        (Some(at), Some(text)) => text.at(at),
+        _ => section.at_key("query").clone(),
+    }
+}
+
+/// The way from `start` back to itself, if there is one.
+fn circle(start: &str, waits: &BTreeMap<&str, BTreeSet<String>>) -> Option<Vec<String>> {
+    let mut ways = vec![vec![start.to_owned()]];
+    let mut seen = BTreeSet::new();
+    while let Some(way) = ways.pop() {
+        for next in way
+            .last()
+            .and_then(|last| waits.get(last.as_str()))
+            .into_iter()
+            .flatten()
+        {
+            if next == start {
+                return Some(way);
+            }
+            if seen.insert(next.clone()) {
+                let mut longer = way.clone();
+                longer.push(next.clone());
+                ways.push(longer);
+            }
+        }
+    }
+    None
+}

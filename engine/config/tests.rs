@@ -1,0 +1,489 @@
+//! Every file in `cases/` is loaded against a registry of stand-ins and must give exactly the text beside
+//! it: the rendered diagnostics, or, for a file without any, the plan. `UPDATE_CASES=1 cargo test` writes
+//! the texts anew; read the difference before committing it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{PipelineSource, load, schema};
+use crate::error::{Error, Result};
+use crate::explain;
+use crate::operator::Operator;
+use crate::pipeline::{Bytes, PipelineFile, Span};
+use crate::registry::Registry;
+use crate::sink::{Sink, SinkConnector, SinkContext};
+use crate::source::{Source, SourceConnector, SourceContext, options};
+use crate::sql::{SqlError, SqlExplain, SqlPlan, SqlPlanner, SqlRequest, SqlTable, WINDOW_START};
+use crate::window::Window;
+
+#[test]
+fn cases() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/cases");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "toml"));
+    files.sort();
+    assert!(!files.is_empty());
+    let wrong: Vec<String> = files.iter().filter_map(|file| differs(file)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a case gives, where that is not what stands beside it.
+fn differs(file: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let got = outcome(name, &text);
+    let beside = file.with_extension("txt");
+    if std::env::var_os("UPDATE_CASES").is_some() {
+        std::fs::write(&beside, &got).unwrap();
+    }
+    let expect = std::fs::read_to_string(&beside).unwrap_or_default();
+    (got != expect).then(|| format!("--- {name} expected\n{expect}--- got\n{got}"))
+}
+
+fn outcome(file: &str, text: &str) -> String {
+    let vars = |name: &str| (name == "LAKE").then(|| "/lake".to_owned());
+    let vars = &vars;
+    match load(&PipelineSource { file, text, vars }, &registry()) {
+        Ok(plan) => format!("{}\n{}", explain::text(&plan), explain::mermaid(&plan)),
+        Err(diagnostics) => diagnostics.iter().map(|d| d.render(text) + "\n").collect(),
+    }
+}
+
+/// Whatever is left of a file, the answer is a plan or a reason, at a place that the file has.
+#[test]
+fn a_mutilated_file_is_answered() {
+    let whole = case("right.toml");
+    let lines: Vec<&str> = whole.lines().collect();
+    let without = |i: usize| [&lines[..i], &lines[i + 1..]].concat().join("\n");
+    let cut = |i: usize| whole.get(..i).unwrap_or_default().to_owned();
+    let cuts = (0..whole.len()).step_by(11).map(cut);
+    let quotes = whole.match_indices('"').step_by(3);
+    let unquoted = quotes.map(|(i, _)| whole[..i].to_owned() + &whole[i + 1..]);
+    let mut refused = 0;
+    for text in (0..lines.len()).map(without).chain(cuts).chain(unquoted) {
+        let (file, vars) = ("cut.toml", &|_: &str| None);
+        if let Err(diagnostics) = load(
+            &PipelineSource {
+                file,
+                text: &text,
+                vars,
+            },
+            &registry(),
+        ) {
+            refused += 1;
+            assert!(!diagnostics.is_empty(), "{text}");
+            for d in diagnostics {
+                let line = text.split('\n').nth(d.line - 1);
+                assert!(
+                    line.is_some_and(|l| d.column <= l.chars().count() + 1),
+                    "{d}\n{text}"
+                );
+            }
+        }
+    }
+    assert!(refused > 300, "{refused}");
+}
+
+fn case(name: &str) -> String {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/cases");
+    std::fs::read_to_string(cases.join(name)).unwrap()
+}
+
+/// Tables with known keys refuse others, in the schema as in the check.
+#[test]
+fn the_schema_is_closed_and_complete() {
+    let schema = schema(&registry());
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["additionalProperties"], false);
+    let http = &schema["$defs"]["source.http"];
+    assert_eq!(http["properties"]["type"]["const"], "http");
+    assert_eq!(http["required"], serde_json::json!(["type", "columns", "path"]));
+    assert_eq!(http["additionalProperties"], false);
+    assert!(http["properties"]["max_out_of_orderness"]["default"].is_string());
+    let mut tables = 0;
+    every_object(&schema, &mut |object| {
+        if object.contains_key("properties") && object["type"] == "object" {
+            tables += 1;
+            assert_eq!(object["additionalProperties"], false, "{object:?}");
+        }
+        if let Some(Value::String(to)) = object.get("$ref") {
+            assert!(schema.pointer(&to[1..]).is_some(), "{to}");
+        }
+    });
+    assert!(tables > 10, "{tables}");
+}
+
+/// Two connectors may call different things by one name.
+#[test]
+fn definitions_of_connectors_do_not_collide() {
+    let schema = schema(&registry());
+    assert_eq!(schema["$defs"]["Format"]["type"], "object");
+    let console = &schema["$defs"]["sink.console"]["properties"]["format"];
+    assert!(
+        console.to_string().contains("#/$defs/sink.console.Format"),
+        "{console}"
+    );
+}
+
+/// What the check takes, the types take: also a file with everything in it.
+#[test]
+fn the_types_read_what_the_schema_allows() {
+    let text = case("right.toml");
+    let file: PipelineFile = toml::from_str(&text).unwrap();
+    assert_eq!(file.sink.len(), 5);
+}
+
+#[test]
+fn the_graph_has_an_edge_for_every_input() {
+    let text = case("right.toml");
+    let vars = |_: &str| Some("/lake".to_owned());
+    let (file, text) = ("right.toml", &text);
+    let plan = load(
+        &PipelineSource {
+            file,
+            text,
+            vars: &vars,
+        },
+        &registry(),
+    )
+    .ok()
+    .unwrap();
+    let names: Vec<&str> = plan.streams.keys().map(String::as_str).collect();
+    assert!(names.contains(&"clicks_by_minute.late") && names.contains(&"impressions.invalid"));
+    let graph = explain::json(&plan);
+    let ids: Vec<&Value> = graph["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| &n["id"])
+        .collect();
+    let edges = graph["edges"].as_array().unwrap();
+    for edge in edges {
+        assert!(
+            ids.contains(&&edge["from"]) && ids.contains(&&edge["to"]),
+            "{edge}"
+        );
+    }
+    assert_eq!(edges.len(), plan.windows.len() + plan.sinks.len() + 4);
+}
+
+fn every_object(value: &Value, check: &mut impl FnMut(&serde_json::Map<String, Value>)) {
+    match value {
+        Value::Object(members) => {
+            check(members);
+            members.values().for_each(|v| every_object(v, check));
+        }
+        Value::Array(items) => items.iter().for_each(|v| every_object(v, check)),
+        _ => {}
+    }
+}
+
+fn registry() -> Registry {
+    Registry::new(Arc::new(FakeSql))
+        .source(Http)
+        .source(Generate)
+        .sink(Console)
+        .sink(CloudWatch)
+        .sink(Parquet)
+}
+
+struct Http;
+
+/// Rows over HTTP.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct HttpOptions {
+    /// Where clients post. A path of the listen address.
+    #[schemars(regex(pattern = "^/"))]
+    path: String,
+    /// The JSON key that holds the array of rows.
+    records: Option<String>,
+    /// When a request is answered.
+    #[serde(default)]
+    ack: Ack,
+    /// Most rows per request.
+    #[serde(default)]
+    max_rows: Option<u32>,
+    #[serde(default)]
+    max_bytes: Option<Bytes>,
+    /// How rows are written.
+    #[serde(default)]
+    format: Option<Format>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Ack {
+    /// After the rows are on disk.
+    #[default]
+    Durable,
+    /// At once.
+    Memory,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Format {
+    strict: bool,
+}
+
+impl SourceConnector for Http {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(HttpOptions)
+    }
+    fn open(&self, _: SourceContext) -> Result<Arc<dyn Source>> {
+        Err(Error::bug("not in this test"))
+    }
+}
+
+struct Generate;
+
+/// Rows out of nothing.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct GenerateOptions {
+    /// Rows per second.
+    rate: f64,
+}
+
+impl SourceConnector for Generate {
+    fn name(&self) -> &'static str {
+        "generate"
+    }
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(GenerateOptions)
+    }
+    fn check(&self, cx: &SourceContext) -> Result<()> {
+        let GenerateOptions { rate } = options(&cx.options)?;
+        match rate > 0.0 {
+            true => Ok(()),
+            false => Err(Error::config("`rate` must be more than nothing")),
+        }
+    }
+    fn open(&self, _: SourceContext) -> Result<Arc<dyn Source>> {
+        Err(Error::bug("not in this test"))
+    }
+}
+
+struct Console;
+
+mod console {
+    use super::*;
+
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(rename_all = "snake_case")]
+    pub enum Format {
+        Table,
+        Json,
+    }
+
+    /// Rows on standard output.
+    #[derive(Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    pub struct ConsoleOptions {
+        pub format: Option<Format>,
+    }
+}
+
+struct CloudWatch;
+
+/// Metrics.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct CloudWatchOptions {
+    namespace: String,
+    /// The column with the time of the data points.
+    timestamp: String,
+    #[schemars(length(min = 1))]
+    metrics: Vec<Metric>,
+    token: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Metric {
+    /// The metric's name.
+    name: String,
+    /// The column with the value.
+    value: String,
+    unit: Option<String>,
+}
+
+struct Parquet;
+
+/// A lake.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct ParquetOptions {
+    path: String,
+    #[serde(default)]
+    partition_by: Vec<String>,
+    roll: Option<Roll>,
+}
+
+/// When a file is complete.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Roll {
+    size: Option<Bytes>,
+    interval: Option<Span>,
+}
+
+fn has_column(cx: &SinkContext, name: &str) -> Result<()> {
+    let known = cx.schema.index_of(name).is_ok();
+    known
+        .then_some(())
+        .ok_or_else(|| Error::config(format!("stream {} has no column \"{name}\"", cx.input)))
+}
+
+macro_rules! sink {
+    ($connector:ty, $name:literal, $options:ty, $check:expr) => {
+        #[async_trait]
+        impl SinkConnector for $connector {
+            fn name(&self) -> &'static str {
+                $name
+            }
+            fn options(&self) -> schemars::Schema {
+                schemars::schema_for!($options)
+            }
+            fn check(&self, cx: &SinkContext) -> Result<()> {
+                let check: fn(&SinkContext, $options) -> Result<()> = $check;
+                check(cx, options(&cx.options)?)
+            }
+            async fn open(&self, _: SinkContext) -> Result<Box<dyn Sink>> {
+                Err(Error::bug("not in this test"))
+            }
+        }
+    };
+}
+
+sink!(Console, "console", console::ConsoleOptions, |_, _| Ok(()));
+sink!(Parquet, "parquet", ParquetOptions, |_, _| Ok(()));
+sink!(CloudWatch, "cloudwatch", CloudWatchOptions, |cx, options| {
+    has_column(cx, &options.timestamp)?;
+    options.metrics.iter().try_for_each(|m| has_column(cx, &m.value))
+});
+
+/// Understands `SELECT column, … FROM table [, table]`, where `count(*) AS n` is a column too.
+struct FakeSql;
+
+struct FakePlan {
+    schema: SchemaRef,
+    inputs: Vec<String>,
+    windowed: bool,
+}
+
+impl SqlPlanner for FakeSql {
+    fn plan(&self, request: &SqlRequest<'_>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>> {
+        let text = request.query;
+        let at = |part: &str| {
+            let start = part.as_ptr() as usize - text.as_ptr() as usize;
+            Some(start..start + part.len())
+        };
+        let fail = |part: &str, message: String| SqlError {
+            message,
+            at: at(part),
+        };
+        let Some((select, from)) = text.trim_end().split_once("FROM ") else {
+            return Err(vec![SqlError {
+                message: "no FROM".into(),
+                at: None,
+            }]);
+        };
+        let mut errors = Vec::new();
+        let mut tables: Vec<&SqlTable> = Vec::new();
+        for name in from.split(',').map(str::trim) {
+            match request.tables.iter().find(|t| t.name == name) {
+                Some(table) => tables.push(table),
+                None => errors.push(fail(name, format!("table '{name}' not found"))),
+            }
+        }
+        let mut fields = Vec::new();
+        for column in select
+            .trim()
+            .trim_start_matches("SELECT")
+            .split(',')
+            .map(str::trim)
+        {
+            match tables.iter().find_map(|t| field(t, column)) {
+                Some(field) => fields.push(field),
+                None if tables.is_empty() => {}
+                None => errors.push(fail(column, format!("column '{column}' not found"))),
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(Arc::new(FakePlan {
+                schema: Arc::new(Schema::new(fields)),
+                inputs: tables.iter().map(|t| t.name.clone()).collect(),
+                windowed: tables.iter().any(|t| t.window.is_some()),
+            })),
+            false => Err(errors),
+        }
+    }
+    fn window(&self, _: &Window, _: usize) -> Result<Box<dyn Operator>> {
+        Err(Error::bug("not in this test"))
+    }
+    fn dedup(&self, _: &SchemaRef, _: usize, _: &[usize], _: Duration) -> Box<dyn Operator> {
+        unreachable!("nothing runs in this test")
+    }
+}
+
+fn field(table: &SqlTable, column: &str) -> Option<Field> {
+    if let Some(name) = column.strip_prefix("count(*) AS ") {
+        return Some(Field::new(name, arrow::datatypes::DataType::Int64, false));
+    }
+    if table.window.is_some() && column == WINDOW_START {
+        return Some(Field::new(WINDOW_START, crate::time::timestamp_type(), false));
+    }
+    table.schema.field_with_name(column).ok().cloned()
+}
+
+impl SqlPlan for FakePlan {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+    fn inputs(&self) -> &[String] {
+        &self.inputs
+    }
+    fn event_time(&self) -> Option<usize> {
+        let time = |name: &str| self.schema.index_of(name).ok();
+        time(WINDOW_START).or_else(|| time("occurred_at"))
+    }
+    fn local(&self, _: usize) -> Result<Box<dyn Operator>> {
+        Err(Error::bug("not in this test"))
+    }
+    fn global(&self) -> Result<Option<Box<dyn Operator>>> {
+        Err(Error::bug("not in this test"))
+    }
+    fn explain(&self) -> SqlExplain {
+        let step = |name: &String| (name.clone(), vec!["partial".to_owned(), "  scan".to_owned()]);
+        SqlExplain {
+            local: self.inputs.iter().map(step).collect(),
+            global: if self.windowed {
+                vec!["final".into()]
+            } else {
+                Vec::new()
+            },
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! A plan for people: as text, as a Mermaid diagram, and as the graph that the console page draws.
+//!
+//! Everything here may end up on a screen or in a ticket, so connector options that look like secrets are
+//! masked.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::config::columns::describe;
+use crate::plan::{Plan, SinkNode, SourceNode, SqlNode, WindowNode};
+use crate::window::Window;
+
+/// What stands in place of a secret.
+const MASK: &str = "***";
+
+/// Parts of option names whose values are secrets.
+const SECRET: [&str; 10] = [
+    "token",
+    "password",
+    "passwd",
+    "secret",
+    "authorization",
+    "credential",
+    "headers",
+    "api_key",
+    "access_key",
+    "signature",
+];
+
+/// The plan as text: sources, windows, what of each query runs where, sinks.
+pub fn text(plan: &Plan) -> String {
+    let mut out = format!("pipeline {}", plan.name);
+    if let Some(description) = &plan.description {
+        let _ = write!(out, ": {description}");
+    }
+    let _ = writeln!(out, "\ncheckpoint every {}", span(plan.checkpoint_interval));
+    for source in &plan.sources {
+        let _ = writeln!(out, "\nsource {} ({})", source.name, source.kind);
+        lines(&mut out, 1, source_lines(source));
+    }
+    for window in &plan.windows {
+        let _ = writeln!(out, "\nwindow {} over {}", window.name, window.input);
+        lines(&mut out, 1, window_lines(window));
+    }
+    for query in &plan.queries {
+        let _ = writeln!(out, "\nquery {}", query.name);
+        query_text(&mut out, plan, query);
+    }
+    for sink in &plan.sinks {
+        let _ = writeln!(out, "\nsink {} ({}) takes {}", sink.name, sink.kind, sink.input);
+        lines(&mut out, 1, option_lines(&sink.options));
+    }
+    out
+}
+
+fn query_text(out: &mut String, plan: &Plan, query: &SqlNode) {
+    lines(out, 1, [format!("result: {}", describe(&query.plan.schema()))]);
+    let explain = query.plan.explain();
+    for (table, steps) in &explain.local {
+        lines(out, 1, [format!("{}:", where_rows_arrive(plan, table))]);
+        lines(out, 2, steps.iter().cloned());
+    }
+    if !explain.global.is_empty() {
+        lines(out, 1, ["once, when a window closes:".to_owned()]);
+        lines(out, 2, explain.global);
+    }
+}
+
+/// `in every partition of clicks (window clicks_by_minute)`, or `after the dedup of clicks`.
+fn where_rows_arrive(plan: &Plan, table: &str) -> String {
+    let window = plan.windows.iter().find(|w| w.name == table);
+    let stream = window.map_or(table, |w| w.input.as_str());
+    let dedup = |s: &SourceNode| s.name == stream && s.dedup.is_some();
+    let place = match plan.sources.iter().any(dedup) {
+        true => "after the dedup of",
+        false => "in every partition of",
+    };
+    let over = window.map_or_else(String::new, |w| format!(" (window {})", w.name));
+    format!("{place} {stream}{over}")
+}
+
+fn lines(out: &mut String, depth: usize, lines: impl IntoIterator<Item = String>) {
+    for line in lines {
+        let _ = writeln!(out, "{}{line}", "  ".repeat(depth));
+    }
+}
+
+fn source_lines(source: &SourceNode) -> Vec<String> {
+    let mut lines = vec![
+        format!("columns: {}", describe(&source.schema)),
+        format!(
+            "event time {}, rows at most {} out of order, idle after {}, at most {} ahead",
+            source.schema.field(source.event_time).name(),
+            span(source.max_out_of_orderness),
+            span(source.idle_after),
+            span(source.max_future),
+        ),
+    ];
+    lines.extend(dedup_text(source));
+    lines.push(format!("input that cannot become rows: {}.invalid", source.name));
+    lines.extend(option_lines(&source.options));
+    lines
+}
+
+fn dedup_text(source: &SourceNode) -> Option<String> {
+    let dedup = source.dedup.as_ref()?;
+    let name = |column: &usize| source.schema.field(*column).name().as_str();
+    let keys: Vec<&str> = dedup.key.iter().map(name).collect();
+    Some(format!(
+        "once per {} within {}, in one task behind all partitions",
+        keys.join(", "),
+        span(dedup.within)
+    ))
+}
+
+fn window_lines(window: &WindowNode) -> Vec<String> {
+    vec![
+        window_text(&window.window),
+        format!("rows that come too late: {}.late", window.name),
+    ]
+}
+
+fn window_text(window: &Window) -> String {
+    let shifted = |offset: &Duration| match offset.is_zero() {
+        true => String::new(),
+        false => format!(", offset {}", span(*offset)),
+    };
+    match window {
+        Window::Tumbling { size, offset } => format!("tumbling, {}{}", span(*size), shifted(offset)),
+        Window::Hopping { size, slide, offset } => {
+            format!(
+                "hopping, {} every {}{}",
+                span(*size),
+                span(*slide),
+                shifted(offset)
+            )
+        }
+        Window::Cumulative { size, step, offset } => {
+            format!(
+                "cumulative, up to {} by {}{}",
+                span(*size),
+                span(*step),
+                shifted(offset)
+            )
+        }
+        Window::Session { gap, key } => format!("session of {}, gap {}", key.join(", "), span(*gap)),
+    }
+}
+
+fn span(of: Duration) -> String {
+    humantime::format_duration(of).to_string()
+}
+
+fn option_lines(options: &Value) -> Vec<String> {
+    let masked = mask(options);
+    let line = |(key, value): (&String, &Value)| format!("{key} = {value}");
+    masked
+        .as_object()
+        .map_or_else(Vec::new, |o| o.iter().map(line).collect())
+}
+
+/// The plan as a [Mermaid](https://mermaid.js.org) flowchart.
+pub fn mermaid(plan: &Plan) -> String {
+    let graph = Graph::of(plan);
+    let mut out = String::from("flowchart LR\n");
+    for node in &graph.nodes {
+        let (open, close) = match node.kind {
+            "source" => ("([", "])"),
+            "window" => ("[[", "]]"),
+            "sink" => (">", "]"),
+            _ => ("[", "]"),
+        };
+        let label = match node.kind {
+            "sql" => node.name.to_owned(),
+            _ => format!("{}<br/>{}", node.name, node.title),
+        };
+        let _ = writeln!(
+            out,
+            "  {}{open}\"{}\"{close}",
+            diagram_id(&node.id),
+            label.replace('"', "#quot;")
+        );
+    }
+    for edge in &graph.edges {
+        let (from, to) = (diagram_id(&edge.from), diagram_id(&edge.to));
+        let _ = match edge.is_main {
+            true => writeln!(out, "  {from} --> {to}"),
+            false => writeln!(out, "  {from} -.->|\"{}\"| {to}", edge.stream),
+        };
+    }
+    out
+}
+
+/// Mermaid reads dots in some places, and words such as `end` as its own.
+fn diagram_id(id: &str) -> String {
+    id.replace('.', "_")
+}
+
+/// The plan as a graph: `{"pipeline", "nodes": [{"id", "kind", "name", "title", "detail"}], "edges":
+/// [{"from", "to", "stream"}]}`. `kind` is source, window, query or sink; `detail` depends on it.
+pub fn json(plan: &Plan) -> Value {
+    let graph = Graph::of(plan);
+    let nodes: Vec<Value> = graph
+        .nodes
+        .iter()
+        .map(|n| json!({ "id": n.id, "kind": n.kind, "name": n.name, "title": n.title, "detail": n.detail }))
+        .collect();
+    let edges: Vec<Value> = graph
+        .edges
+        .iter()
+        .map(|e| json!({ "from": e.from, "to": e.to, "stream": e.stream }))
+        .collect();
+    json!({ "pipeline": plan.name, "description": plan.description, "nodes": nodes, "edges": edges })
+}
+
+struct Graph<'p> {
+    nodes: Vec<GraphNode<'p>>,
+    edges: Vec<GraphEdge>,
+}
+
+struct GraphNode<'p> {
+    /// `<kind>.<name>`: a sink may have the name of a stream.
+    id: String,
+    kind: &'static str,
+    name: &'p str,
+    /// What it is, in a few words.
+    title: String,
+    detail: Value,
+}
+
+struct GraphEdge {
+    from: String,
+    to: String,
+    stream: String,
+    /// Not a side stream.
+    is_main: bool,
+}
+
+impl<'p> Graph<'p> {
+    fn of(plan: &'p Plan) -> Graph<'p> {
+        let mut graph = Graph {
+            nodes: Vec::new(),
+            edges: Vec::new(),
+        };
+        for source in &plan.sources {
+            graph.node("source", &source.name, source.kind.clone(), source_detail(source));
+        }
+        for window in &plan.windows {
+            graph.node(
+                "window",
+                &window.name,
+                window_text(&window.window),
+                window_detail(window),
+            );
+            graph.edge(plan, &window.input, format!("window.{}", window.name));
+        }
+        for query in &plan.queries {
+            graph.node("sql", &query.name, "query".into(), query_detail(query));
+            for input in query.plan.inputs() {
+                graph.edge(plan, input, format!("sql.{}", query.name));
+            }
+        }
+        for sink in &plan.sinks {
+            graph.node("sink", &sink.name, sink.kind.clone(), sink_detail(sink));
+            graph.edge(plan, &sink.input, format!("sink.{}", sink.name));
+        }
+        graph
+    }
+
+    fn node(&mut self, kind: &'static str, name: &'p str, title: String, detail: Value) {
+        self.nodes.push(GraphNode {
+            id: format!("{kind}.{name}"),
+            kind,
+            name,
+            title,
+            detail,
+        });
+    }
+
+    /// An edge from whoever makes `stream` (a window's name stands for its rows).
+    fn edge(&mut self, plan: &Plan, stream: &str, to: String) {
+        let maker = stream.split('.').next().unwrap_or(stream);
+        let kind = if plan.sources.iter().any(|s| s.name == maker) {
+            "source"
+        } else if plan.windows.iter().any(|w| w.name == maker) {
+            "window"
+        } else {
+            "sql"
+        };
+        self.edges.push(GraphEdge {
+            from: format!("{kind}.{maker}"),
+            to,
+            stream: stream.into(),
+            is_main: maker == stream,
+        });
+    }
+}
+
+fn source_detail(source: &SourceNode) -> Value {
+    json!({
+        "type": source.kind,
+        "columns": describe(&source.schema),
+        "event_time": source.schema.field(source.event_time).name(),
+        "max_out_of_orderness": span(source.max_out_of_orderness),
+        "idle_after": span(source.idle_after),
+        "dedup": dedup_text(source),
+        "options": mask(&source.options),
+    })
+}
+
+fn window_detail(window: &WindowNode) -> Value {
+    json!({ "input": window.input, "window": window_text(&window.window) })
+}
+
+fn query_detail(query: &SqlNode) -> Value {
+    json!({
+        "columns": describe(&query.plan.schema()),
+        "query": query.query.trim(),
+        "explain": query.plan.explain(),
+    })
+}
+
+fn sink_detail(sink: &SinkNode) -> Value {
+    json!({ "type": sink.kind, "input": sink.input, "options": mask(&sink.options) })
+}
+
+/// Options without what looks like a secret: by the name of the key, or as user information in a URL.
+fn mask(options: &Value) -> Value {
+    match options {
+        Value::Object(members) => {
+            let member = |(key, value): (&String, &Value)| match is_secret(key) {
+                true => (key.clone(), json!(MASK)),
+                false => (key.clone(), mask(value)),
+            };
+            Value::Object(members.iter().map(member).collect::<Map<_, _>>())
+        }
+        Value::Array(items) => Value::Array(items.iter().map(mask).collect()),
+        Value::String(text) => Value::String(mask_url(text)),
+        other => other.clone(),
+    }
+}
+
+/// `https://user:pass@host/?token=x&page=1` as `https://***@host/?token=***&page=1`.
+fn mask_url(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+    let authority = &path[..path.find(['/', '#']).unwrap_or(path.len())];
+    let path = match authority.rfind('@') {
+        Some(at) => format!("{MASK}{}", &path[at..]),
+        None => path.to_owned(),
+    };
+    let parameter = |p: &str| match p.split_once('=') {
+        Some((key, _)) if is_secret(key.trim_start_matches('?')) => format!("{key}={MASK}"),
+        _ => p.to_owned(),
+    };
+    let query: Vec<String> = query.split('&').map(parameter).collect();
+    format!("{scheme}://{path}{}", query.join("&"))
+}
+
+/// Whether a key names a secret.
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase().replace('-', "_");
+    SECRET.iter().any(|s| key.contains(s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_wherever_they_stand() {
+        let options = json!({
+            "path": "/clicks",
+            "url": "https://user:p@ss@example.com/hook?token=1&page=2",
+            "plain": "s3://bucket/a@b",
+            "headers": { "Authorization": "Bearer x" },
+            "auth": [{ "API-Key": "x", "partition_key": "ad_id" }],
+            "bearer_token": "x",
+        });
+        let expect = json!({
+            "path": "/clicks",
+            "url": "https://***@example.com/hook?token=***&page=2",
+            "plain": "s3://bucket/a@b",
+            "headers": "***",
+            "auth": [{ "API-Key": "***", "partition_key": "ad_id" }],
+            "bearer_token": "***",
+        });
+        assert_eq!(mask(&options), expect);
+    }
+}

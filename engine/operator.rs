@@ -1,0 +1,68 @@
+//! What an operator is: a state machine over batches and watermarks.
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::message::Batch;
+use crate::state::Snapshot;
+use crate::time::Timestamp;
+
+/// A state machine. It does no I/O, reads no clock and takes no lock: time arrives as a watermark.
+///
+/// `on_watermark` is async only so that the upper half of a query, a DataFusion stream over rows in
+/// memory, can be polled to its end without blocking the thread; it waits for nothing outside the process.
+#[async_trait]
+pub trait Operator: Send {
+    /// Takes rows of the given input.
+    fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Output) -> Result<()>;
+
+    /// No row earlier than `at` follows on any input. Called with growing values only.
+    async fn on_watermark(&mut self, _at: Timestamp, _out: &mut Output) -> Result<()> {
+        Ok(())
+    }
+
+    /// The state as Arrow batches, without disturbing it.
+    fn snapshot(&mut self) -> Result<Snapshot> {
+        Ok(Snapshot::default())
+    }
+
+    /// Takes back what [`Operator::snapshot`] gave; called once, before anything else. An operator that
+    /// runs in several partitions is given the snapshots of all of its former tasks that fall to it.
+    fn restore(&mut self, _from: Snapshot) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Where an operator puts what it makes. The runtime takes it on from there.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// The operator's stream.
+    pub main: Vec<Batch>,
+    /// The operator's side stream: late rows of a window.
+    pub side: Vec<RecordBatch>,
+    /// What only this operator counts: added to its node's counts.
+    pub counts: Vec<(&'static str, u64)>,
+}
+
+impl Output {
+    /// Rows for the operator's stream; empty batches are dropped.
+    pub fn emit(&mut self, batch: impl Into<Batch>) {
+        let batch = batch.into();
+        if batch.rows.num_rows() > 0 {
+            self.main.push(batch);
+        }
+    }
+
+    /// Rows for the side stream; empty batches are dropped.
+    pub fn emit_side(&mut self, rows: RecordBatch) {
+        if rows.num_rows() > 0 {
+            self.side.push(rows);
+        }
+    }
+
+    /// Counts rows that went no further, under a name in snake_case.
+    pub fn count(&mut self, what: &'static str, rows: u64) {
+        self.counts.push((what, rows));
+    }
+}

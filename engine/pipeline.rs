@@ -1,0 +1,330 @@
+//! The pipeline file exactly as typed.
+//!
+//! These types are the file format: their doc comments become the JSON Schema that editors complete from
+//! (`millstream schema pipeline`), and the schema is what [`crate::config`] checks a file against, so that
+//! every error of a file is found in one pass. After [`crate::plan`] nobody reads them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A pipeline: sources, windows over them, SQL over those, sinks.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineFile {
+    /// Name of the pipeline: lower-case letters, digits, `-` and `_`.
+    #[schemars(regex(pattern = r"^[a-z][a-z0-9_-]*$"))]
+    pub name: String,
+    /// What the pipeline does, for people.
+    #[serde(default)]
+    pub description: Option<String>,
+    /// Streams that come in. The name of a source is the name of its stream.
+    #[serde(default)]
+    pub source: BTreeMap<String, SourceSpec>,
+    /// Windows over streams. A window's name is a table in SQL.
+    #[serde(default)]
+    pub window: BTreeMap<String, WindowSpec>,
+    /// Queries. A query's name is the stream of its results.
+    #[serde(default)]
+    pub sql: BTreeMap<String, SqlSpec>,
+    /// Where streams go.
+    #[serde(default)]
+    pub sink: BTreeMap<String, SinkSpec>,
+    /// Checkpoints of this pipeline.
+    #[serde(default)]
+    pub checkpoint: CheckpointSpec,
+    /// Tests of this pipeline, run by `millstream test`.
+    #[serde(default)]
+    pub test: Vec<TestSpec>,
+}
+
+/// A stream that comes in.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct SourceSpec {
+    /// The kind of source, such as `http`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The timestamp column that says when the row happened. Absent: `received_at`, the time of arrival.
+    #[serde(default)]
+    pub event_time: Option<String>,
+    /// How far a row may lag behind the newest one and still be in time. The watermark is this far behind
+    /// the largest event time seen.
+    #[serde(default = "default_out_of_orderness")]
+    pub max_out_of_orderness: Span,
+    /// After this long without rows, wall-clock time moves the windows on.
+    #[serde(default = "default_idle_after")]
+    pub idle_after: Span,
+    /// A row stamped further than this ahead of the wall clock does not advance the watermark.
+    #[serde(default = "default_max_future")]
+    pub max_future: Span,
+    /// Drop rows whose key was seen before.
+    #[serde(default)]
+    pub dedup: Option<DedupSpec>,
+    /// The columns, each `"<type>"` or `"<type> not null"`; types: string, bigint, int, double, boolean,
+    /// timestamp, date.
+    pub columns: Columns,
+    /// The keys of the connector.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub options: serde_json::Map<String, serde_json::Value>,
+}
+
+fn default_out_of_orderness() -> Span {
+    Span(Duration::from_secs(5))
+}
+
+fn default_idle_after() -> Span {
+    Span(Duration::from_secs(10))
+}
+
+fn default_max_future() -> Span {
+    Span(Duration::from_secs(300))
+}
+
+/// Drop rows whose key was seen before.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DedupSpec {
+    /// The columns that together name a row.
+    pub key: Vec<String>,
+    /// How long, in event time, a key is remembered.
+    pub within: Span,
+}
+
+/// A window over a stream.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSpec {
+    /// The stream that is cut into windows.
+    pub input: String,
+    /// How it is cut.
+    #[serde(rename = "type")]
+    pub kind: WindowKind,
+    /// Length of a window (tumbling, hopping, cumulative).
+    #[serde(default)]
+    pub size: Option<Span>,
+    /// Distance from one window's start to the next one's (hopping).
+    #[serde(default)]
+    pub slide: Option<Span>,
+    /// How much each window grows by (cumulative).
+    #[serde(default)]
+    pub step: Option<Span>,
+    /// Silence that ends a session (session).
+    #[serde(default)]
+    pub gap: Option<Span>,
+    /// The columns whose values have a session each (session).
+    #[serde(default)]
+    pub key: Option<Vec<String>>,
+    /// Shifts windows from their alignment to the Unix epoch.
+    #[serde(default)]
+    pub offset: Option<Span>,
+}
+
+/// How a stream is cut into windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowKind {
+    /// Windows of one size, end to end.
+    Tumbling,
+    /// Windows of one size that overlap.
+    Hopping,
+    /// Windows that end when a key falls silent.
+    Session,
+    /// Windows that grow step by step up to their size.
+    Cumulative,
+}
+
+/// A query.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SqlSpec {
+    /// DataFusion SQL over streams (row by row) or windows (once per window).
+    pub query: String,
+    /// Fire also windows without rows.
+    #[serde(default)]
+    pub emit_empty: bool,
+}
+
+/// Where a stream goes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct SinkSpec {
+    /// The kind of sink, such as `console`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The stream it takes.
+    pub input: String,
+    /// The keys of the connector.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub options: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Checkpoints of a pipeline.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CheckpointSpec {
+    /// Time from one checkpoint to the next. Sinks publish at checkpoints.
+    #[serde(default = "default_checkpoint_interval")]
+    pub interval: Span,
+}
+
+fn default_checkpoint_interval() -> Span {
+    Span(Duration::from_secs(10))
+}
+
+impl Default for CheckpointSpec {
+    fn default() -> Self {
+        CheckpointSpec {
+            interval: default_checkpoint_interval(),
+        }
+    }
+}
+
+/// A test: rows in, rows out.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestSpec {
+    /// What the test shows.
+    pub name: String,
+    /// Rows in, by source, in order of arrival: JSON objects with the source's columns.
+    #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
+    pub input: BTreeMap<String, Vec<BTreeMap<String, toml::Value>>>,
+    /// Rows out, by stream, in any order. Streams that are not named are not checked; columns that are not
+    /// named are not compared.
+    #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
+    pub expect: BTreeMap<String, Vec<BTreeMap<String, toml::Value>>>,
+}
+
+/// Column names and types, in the order of the file.
+#[derive(Clone, Debug, Default)]
+pub struct Columns(pub Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct InOrder;
+        impl<'de> serde::de::Visitor<'de> for InOrder {
+            type Value = Columns;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a table of column = \"type\"")
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Columns, A::Error> {
+                let mut columns = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    columns.push(entry);
+                }
+                Ok(Columns(columns))
+            }
+        }
+        from.deserialize_map(InOrder)
+    }
+}
+
+impl JsonSchema for Columns {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Columns".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "description": "column = \"type\" or \"type not null\"",
+            "additionalProperties": { "type": "string", "format": "column-type" },
+        })
+    }
+}
+
+/// A duration as typed: `"5s"`, `"1m"`, `"1h 30m"`, `"250ms"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// As it would be typed; the JSON Schema shows defaults this way.
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&humantime::format_duration(self.0))
+    }
+}
+
+impl std::str::FromStr for Span {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text).map(Span).map_err(|e| {
+            format!("{text:?} is not a duration: {e}; write for example \"5s\", \"1m\" or \"250ms\"")
+        })
+    }
+}
+
+impl JsonSchema for Span {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "duration",
+            "description": "a duration such as \"250ms\", \"5s\", \"1m\" or \"1h 30m\"",
+        })
+    }
+}
+
+/// A size in bytes as typed: `"128MB"`, `"4MiB"`, `"512"`. `MB` is 10⁶ bytes, `MiB` 2²⁰.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub u64);
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl std::str::FromStr for Bytes {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        const UNITS: [(&str, u64); 8] = [
+            ("", 1),
+            ("B", 1),
+            ("KB", 1_000),
+            ("MB", 1_000_000),
+            ("GB", 1_000_000_000),
+            ("KIB", 1 << 10),
+            ("MIB", 1 << 20),
+            ("GIB", 1 << 30),
+        ];
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+        let unit = text[digits.len()..].trim().to_ascii_uppercase();
+        let scale = UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .map(|(_, scale)| *scale);
+        digits
+            .parse::<u64>()
+            .ok()
+            .zip(scale)
+            .and_then(|(count, scale)| count.checked_mul(scale))
+            .map(Bytes)
+            .ok_or_else(|| {
+                format!("{text:?} is not a size in bytes; write for example \"128MB\" or \"4MiB\"")
+            })
+    }
+}
+
+impl JsonSchema for Bytes {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Bytes".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "bytes",
+            "description": "a size in bytes such as \"128MB\" or \"4MiB\"",
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! The checked plan: what is left of a pipeline file once every name is resolved, every schema known and
+//! every query planned. Made by [`crate::config`], run by [`crate::runtime`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::pipeline::TestSpec;
+use crate::sql::SqlPlan;
+use crate::window::Window;
+
+/// A pipeline that can run.
+#[derive(Clone)]
+pub struct Plan {
+    /// Name of the pipeline.
+    pub name: String,
+    /// What it does, for people.
+    pub description: Option<String>,
+    /// Streams that come in.
+    pub sources: Vec<SourceNode>,
+    /// Windows over streams.
+    pub windows: Vec<WindowNode>,
+    /// Queries, each after the queries whose streams it reads.
+    pub queries: Vec<SqlNode>,
+    /// Where streams go.
+    pub sinks: Vec<SinkNode>,
+    /// Every stream there is, by name: sources, `<source>.invalid`, `<window>.late`, queries.
+    pub streams: BTreeMap<String, Stream>,
+    /// Time from one checkpoint to the next.
+    pub checkpoint_interval: Duration,
+    /// The file's tests.
+    pub tests: Vec<TestSpec>,
+}
+
+/// A stream's shape.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Columns.
+    pub schema: SchemaRef,
+    /// Index of the event-time column, where the stream has one.
+    pub event_time: Option<usize>,
+}
+
+/// A source.
+#[derive(Clone, Debug)]
+pub struct SourceNode {
+    /// Name, also of its stream.
+    pub name: String,
+    /// The connector.
+    pub kind: String,
+    /// Columns.
+    pub schema: SchemaRef,
+    /// Index of the event-time column.
+    pub event_time: usize,
+    /// The watermark is this far behind the largest event time seen.
+    pub max_out_of_orderness: Duration,
+    /// After this long without rows, wall-clock time moves the windows on.
+    pub idle_after: Duration,
+    /// Rows further ahead of the wall clock do not advance the watermark.
+    pub max_future: Duration,
+    /// Drop rows whose key was seen before.
+    pub dedup: Option<Dedup>,
+    /// The connector's own keys.
+    pub options: serde_json::Value,
+}
+
+/// Drop rows whose key was seen before.
+#[derive(Clone, Debug)]
+pub struct Dedup {
+    /// Indices of the key columns.
+    pub key: Vec<usize>,
+    /// How long, in event time, a key is remembered.
+    pub within: Duration,
+}
+
+/// A window over a stream. Its late rows are the stream `<name>.late`, in the input's schema.
+#[derive(Clone, Debug)]
+pub struct WindowNode {
+    /// Name, a table in SQL.
+    pub name: String,
+    /// The stream that is cut.
+    pub input: String,
+    /// How it is cut.
+    pub window: Window,
+    /// Index of the event-time column in the input's schema.
+    pub event_time: usize,
+}
+
+/// A query.
+#[derive(Clone)]
+pub struct SqlNode {
+    /// Name, also of its stream.
+    pub name: String,
+    /// The query text.
+    pub query: String,
+    /// The planned query; `plan.inputs()` names streams (stateless) or windows.
+    pub plan: Arc<dyn SqlPlan>,
+}
+
+/// A sink.
+#[derive(Clone, Debug)]
+pub struct SinkNode {
+    /// Name.
+    pub name: String,
+    /// The connector.
+    pub kind: String,
+    /// The stream it takes.
+    pub input: String,
+    /// The connector's own keys.
+    pub options: serde_json::Value,
+}

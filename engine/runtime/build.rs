@@ -1,0 +1,197 @@
+//! From a checked plan to tasks and edges.
+//!
+//! Every partition of every source becomes a task whose chain holds all that runs on its rows: stateless
+//! queries, windows, the local halves of windowed queries. Every windowed query's global half becomes a task,
+//! every sink becomes a task. Where a stream leaves a task there is an edge.
+//!
+//! A client's retry may come in by another partition than the row it repeats. So the partitions of a source
+//! with `dedup` only hand their rows on, to one task whose chain starts with the dedup and holds what the
+//! partitions' chains would. That keeps operators free of locks, for parallelism which only such sources pay.
+
+use std::collections::BTreeMap;
+
+use crate::error::{Error, Result};
+use crate::metrics::NodeMetrics;
+use crate::operator::Operator;
+use crate::plan::{Dedup, Plan, SourceNode, SqlNode, WindowNode};
+use crate::registry::Registry;
+use crate::runtime::chain::{Chain, ChainedOperator, FanId};
+use crate::runtime::channel::{EdgeReceiver, edge};
+use crate::runtime::tap::Tap;
+
+/// What a chain is attached with.
+pub struct Builder<'a> {
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Where window operators come from.
+    pub registry: &'a Registry,
+    /// Taps, by stream.
+    pub taps: &'a BTreeMap<String, Tap>,
+    /// Metrics, by node.
+    pub nodes: &'a BTreeMap<String, NodeMetrics>,
+    /// The sinks that run: name and stream.
+    pub sinks: &'a [(String, String)],
+    /// Edges into each source's dedup.
+    pub into_dedup: BTreeMap<String, Vec<EdgeReceiver>>,
+    /// Edges into each query's global half.
+    pub into_query: BTreeMap<String, Vec<EdgeReceiver>>,
+    /// Edges into each sink.
+    pub into_sink: BTreeMap<String, Vec<EdgeReceiver>>,
+}
+
+impl Builder<'_> {
+    /// A partition's chain, which starts with the rows of `source`; gives the streams of rows and of invalid
+    /// input.
+    pub fn source_chain(&mut self, source: &SourceNode) -> Result<(Chain, FanId, FanId)> {
+        let mut chain = Chain::default();
+        let name = &source.name;
+        let rows = match source.dedup {
+            Some(_) => self.rows_to_dedup(&mut chain, name)?,
+            None => self.stream(&mut chain, name)?,
+        };
+        let invalid = self.stream(&mut chain, &format!("{name}.invalid"))?;
+        Ok((chain, rows, invalid))
+    }
+
+    fn rows_to_dedup(&mut self, chain: &mut Chain, source: &str) -> Result<FanId> {
+        let rows = chain.add_fan(None);
+        let (to, from) = edge(self.metrics(&format!("source.{source}"))?);
+        chain.add_edge(rows, to);
+        self.into_dedup.entry(source.into()).or_default().push(from);
+        Ok(rows)
+    }
+
+    /// The chain behind all partitions of a source with `dedup`; gives the stream that arrivals enter.
+    pub fn dedup_chain(&mut self, source: &SourceNode, dedup: &Dedup) -> Result<(Chain, FanId)> {
+        let mut chain = Chain::default();
+        let entry = chain.add_fan(None);
+        // The dedup goes first: at a watermark it forgets before anyone else hears of it.
+        let main = chain.add_fan(self.taps.get(&source.name).cloned());
+        let sql = &self.registry.sql;
+        let operator = sql.dedup(&source.schema, source.event_time, &dedup.key, dedup.within);
+        let node = format!("source.{}", source.name);
+        let operator = self.chained(&node, "dedup", operator, main, None, (false, true))?;
+        chain.add_operator(entry, 0, operator);
+        self.attach(&mut chain, &source.name, main)?;
+        Ok((chain, entry))
+    }
+
+    /// A chain that starts with the global half of `query`; gives the stream that arrivals enter.
+    pub fn query_chain(&mut self, query: &SqlNode, global: Box<dyn Operator>) -> Result<(Chain, FanId)> {
+        let mut chain = Chain::default();
+        let entry = chain.add_fan(None);
+        let node = format!("sql.{}", query.name);
+        // The global half goes first: its results must be out before later operators see the watermark.
+        let main = chain.add_fan(self.taps.get(&query.name).cloned());
+        let operator = self.chained(&node, "global", global, main, None, (false, true))?;
+        chain.add_operator(entry, 0, operator);
+        self.attach(&mut chain, &query.name, main)?;
+        Ok((chain, entry))
+    }
+
+    /// Adds a stream and everything of the plan that takes it within the task.
+    fn stream(&mut self, chain: &mut Chain, stream: &str) -> Result<FanId> {
+        let fan = chain.add_fan(self.taps.get(stream).cloned());
+        self.attach(chain, stream, fan)?;
+        Ok(fan)
+    }
+
+    fn attach(&mut self, chain: &mut Chain, stream: &str, fan: FanId) -> Result<()> {
+        let plan = self.plan;
+        for query in plan
+            .queries
+            .iter()
+            .filter(|q| q.plan.inputs() == [stream.to_string()])
+        {
+            self.attach_stateless(chain, query, fan)?;
+        }
+        for window in plan.windows.iter().filter(|w| w.input == stream) {
+            self.attach_window(chain, window, fan)?;
+        }
+        for (sink, _) in self.sinks.iter().filter(|(_, input)| input == stream) {
+            let (to, from) = edge(self.metrics(&format!("sink.{sink}"))?);
+            chain.add_edge(fan, to);
+            self.into_sink.entry(sink.clone()).or_default().push(from);
+        }
+        Ok(())
+    }
+
+    fn attach_stateless(&mut self, chain: &mut Chain, query: &SqlNode, from: FanId) -> Result<()> {
+        let node = format!("sql.{}", query.name);
+        let main = chain.add_fan(self.taps.get(&query.name).cloned());
+        let operator = query.plan.local(0)?;
+        let operator = self.chained(&node, "local", operator, main, None, (true, true))?;
+        chain.add_operator(from, 0, operator);
+        self.attach(chain, &query.name, main)
+    }
+
+    fn attach_window(&mut self, chain: &mut Chain, window: &WindowNode, from: FanId) -> Result<()> {
+        let node = format!("window.{}", window.name);
+        let main = chain.add_fan(None);
+        let late = chain.add_fan(self.taps.get(&format!("{}.late", window.name)).cloned());
+        let operator = self.registry.sql.window(&window.window, window.event_time)?;
+        let operator = self.chained(&node, "window", operator, main, Some(late), (true, true))?;
+        chain.add_operator(from, 0, operator);
+        self.attach(chain, &format!("{}.late", window.name), late)?;
+        let plan = self.plan;
+        for query in &plan.queries {
+            for (input, _) in query
+                .plan
+                .inputs()
+                .iter()
+                .enumerate()
+                .filter(|(_, t)| **t == window.name)
+            {
+                self.attach_local(chain, query, input, main)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_local(&mut self, chain: &mut Chain, query: &SqlNode, input: usize, from: FanId) -> Result<()> {
+        let node = format!("sql.{}", query.name);
+        let partial = chain.add_fan(None);
+        let operator = query.plan.local(input)?;
+        let operator = self.chained(
+            &node,
+            &format!("local.{input}"),
+            operator,
+            partial,
+            None,
+            (true, false),
+        )?;
+        chain.add_operator(from, input, operator);
+        let (to, received) = edge(self.metrics(&node)?);
+        chain.add_edge(partial, to);
+        self.into_query
+            .entry(query.name.clone())
+            .or_default()
+            .push(received);
+        Ok(())
+    }
+
+    fn chained(
+        &self,
+        node: &str,
+        part: &str,
+        operator: Box<dyn Operator>,
+        main: FanId,
+        side: Option<FanId>,
+        (counts_in, counts_out): (bool, bool),
+    ) -> Result<ChainedOperator> {
+        Ok(ChainedOperator {
+            state_name: format!("{node}/{part}"),
+            operator,
+            main,
+            side,
+            metrics: self.metrics(node)?,
+            counts_in,
+            counts_out,
+        })
+    }
+
+    fn metrics(&self, node: &str) -> Result<NodeMetrics> {
+        let found = self.nodes.get(node).cloned();
+        found.ok_or_else(|| Error::bug(format!("node {node} is not in the plan")))
+    }
+}

@@ -1,0 +1,185 @@
+//! The operators of one task and the edges that leave it: a small tree that rows are pushed through.
+//!
+//! A task has one chain. In a partition task it starts at the source's rows; in an operator task at what
+//! arrives on its edges. Streams branch ("fan out") to a tap, to operators of the same task, and to edges
+//! into other tasks. Nothing is queued inside a chain: rows that enter have left, or are in operator state,
+//! when `push` returns.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::error::Result;
+use crate::message::{Barrier, Batch, Message};
+use crate::metrics::NodeMetrics;
+use crate::operator::{Operator, Output};
+use crate::runtime::channel::EdgeSender;
+use crate::runtime::tap::Tap;
+use crate::state::Snapshot;
+use crate::time::Timestamp;
+
+/// Index of a fan in its chain.
+pub type FanId = usize;
+
+/// Where a stream goes within a task.
+#[derive(Default)]
+pub struct Fan {
+    /// Who looks at it.
+    pub tap: Option<Tap>,
+    /// Operators of this task that take it: index in the chain, and which of their inputs.
+    pub operators: Vec<(usize, usize)>,
+    /// Edges that leave the task.
+    pub edges: Vec<usize>,
+}
+
+/// An operator in a chain.
+pub struct ChainedOperator {
+    /// Name under which its state is kept; unique within the task and stable across restarts.
+    pub state_name: String,
+    /// The state machine.
+    pub operator: Box<dyn Operator>,
+    /// What it emits.
+    pub main: FanId,
+    /// What it emits aside.
+    pub side: Option<FanId>,
+    /// Counts of its node.
+    pub metrics: NodeMetrics,
+    /// Whether `metrics.rows_in` counts here; false for a half whose rows its other half counts.
+    pub counts_in: bool,
+    /// Whether `metrics.rows_out` counts here.
+    pub counts_out: bool,
+}
+
+/// Operators in topological order, the streams between them, and the edges that leave.
+#[derive(Default)]
+pub struct Chain {
+    /// Operators, each after those it takes rows from.
+    pub operators: Vec<ChainedOperator>,
+    /// Streams.
+    pub fans: Vec<Fan>,
+    /// Edges that leave.
+    pub edges: Vec<EdgeSender>,
+}
+
+impl Chain {
+    /// Adds a stream.
+    pub fn add_fan(&mut self, tap: Option<Tap>) -> FanId {
+        self.fans.push(Fan {
+            tap,
+            ..Fan::default()
+        });
+        self.fans.len() - 1
+    }
+
+    /// Adds an operator that takes `from` as its input `input`.
+    pub fn add_operator(&mut self, from: FanId, input: usize, operator: ChainedOperator) {
+        self.operators.push(operator);
+        self.fans[from].operators.push((self.operators.len() - 1, input));
+    }
+
+    /// Adds an edge that carries `from`.
+    pub fn add_edge(&mut self, from: FanId, edge: EdgeSender) {
+        self.edges.push(edge);
+        self.fans[from].edges.push(self.edges.len() - 1);
+    }
+
+    /// Pushes rows into stream `fan` and everything that follows from them out of the task.
+    pub async fn push(&mut self, fan: FanId, batch: Batch) -> Result<()> {
+        let mut work = VecDeque::from([(fan, batch)]);
+        while let Some((fan, batch)) = work.pop_front() {
+            self.leave(fan, &batch).await?;
+            for at in 0..self.fans[fan].operators.len() {
+                let (index, input) = self.fans[fan].operators[at];
+                let it = &mut self.operators[index];
+                let mut out = Output::default();
+                let started = Instant::now();
+                if it.counts_in {
+                    it.metrics.rows_in.inc_by(batch.rows.num_rows() as u64);
+                }
+                it.operator.on_batch(input, batch.clone(), &mut out)?;
+                it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
+                it.route(out, &mut work);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves event time on for every operator, in order, and then for everyone downstream.
+    pub async fn watermark(&mut self, at: Timestamp) -> Result<()> {
+        for index in 0..self.operators.len() {
+            let it = &mut self.operators[index];
+            let mut out = Output::default();
+            let started = Instant::now();
+            it.operator.on_watermark(at, &mut out).await?;
+            it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
+            it.metrics.saw_watermark(at);
+            let mut work = VecDeque::new();
+            it.route(out, &mut work);
+            for (fan, batch) in work {
+                // Boxed: `push` and `watermark` are not recursive, but their futures would nest by value.
+                Box::pin(self.push(fan, batch)).await?;
+            }
+        }
+        self.broadcast(&Message::Watermark(at)).await
+    }
+
+    /// The state of every operator, by name.
+    pub fn snapshot(&mut self) -> Result<Vec<(String, Snapshot)>> {
+        let mut all = Vec::new();
+        for it in &mut self.operators {
+            let started = Instant::now();
+            let state = it.operator.snapshot().map_err(|e| e.within(&it.state_name))?;
+            it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
+            if !state.is_empty() {
+                all.push((it.state_name.clone(), state));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Sends a barrier down every edge, and the end after the last one.
+    pub async fn barrier(&mut self, barrier: Barrier) -> Result<()> {
+        self.broadcast(&Message::Barrier(barrier)).await?;
+        if barrier.last {
+            self.broadcast(&Message::End).await?;
+        }
+        Ok(())
+    }
+
+    async fn leave(&mut self, fan: FanId, batch: &Batch) -> Result<()> {
+        let fan = &self.fans[fan];
+        if let Some(tap) = &fan.tap {
+            tap.publish(&batch.rows);
+        }
+        for edge in &fan.edges {
+            self.edges[*edge].send(Message::Batch(batch.clone())).await?;
+        }
+        Ok(())
+    }
+
+    async fn broadcast(&mut self, message: &Message) -> Result<()> {
+        for edge in &self.edges {
+            edge.send(message.clone()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl ChainedOperator {
+    fn route(&self, out: Output, work: &mut VecDeque<(FanId, Batch)>) {
+        for (what, rows) in out.counts {
+            self.metrics.counters.add(what, rows);
+        }
+        for batch in out.main {
+            if self.counts_out {
+                self.metrics.rows_out.inc_by(batch.rows.num_rows() as u64);
+            }
+            work.push_back((self.main, batch));
+        }
+        for rows in out.side {
+            self.metrics.rows_late.inc_by(rows.num_rows() as u64);
+            if let Some(side) = self.side {
+                work.push_back((side, rows.into()));
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! The watermark of a source: one value shared by the tasks of its partitions.
+//!
+//! Every partition has a watermark of its own, `max_out_of_orderness` behind the largest event time it saw.
+//! The source's watermark is their minimum over the partitions that are not idle, and *that* is what every
+//! partition task sends down its edges, also an idle one. So fan-in downstream is a plain minimum over edges,
+//! and a partition that wakes up cannot find its windows closed between the row and the watermark that
+//! would have kept them open: it joins at the source's watermark, under the same lock.
+//!
+//! When all partitions are idle, wall-clock time moves the watermark on, so the last windows of a quiet
+//! stream still close.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::time::Timestamp;
+
+/// What a source's file section says about time.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockSettings {
+    /// The watermark is this far behind the largest event time seen.
+    pub max_out_of_orderness: Duration,
+    /// A partition without rows for this long is idle.
+    pub idle_after: Duration,
+}
+
+/// The watermark of a source.
+#[derive(Debug)]
+pub struct SourceClock {
+    settings: ClockSettings,
+    partitions: Mutex<Vec<Partition>>,
+    watermark: watch::Sender<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Partition {
+    watermark: Timestamp,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Active,
+    Idle,
+    /// It has been read to its end.
+    Exhausted,
+    /// It stopped before its end.
+    Stopped,
+}
+
+impl SourceClock {
+    /// A clock for `partitions` partitions that go on from `resumed`.
+    pub fn new(settings: ClockSettings, partitions: usize, resumed: Timestamp) -> SourceClock {
+        let start = Partition {
+            watermark: resumed,
+            state: State::Active,
+        };
+        SourceClock {
+            settings,
+            partitions: Mutex::new(vec![start; partitions]),
+            watermark: watch::Sender::new(resumed),
+        }
+    }
+
+    /// Follows the source's watermark.
+    pub fn subscribe(&self) -> watch::Receiver<Timestamp> {
+        self.watermark.subscribe()
+    }
+
+    /// A partition has seen rows, the newest stamped `newest` (none that counts: [`Timestamp::MIN`]).
+    pub fn observe(&self, partition: usize, newest: Timestamp, now: Timestamp) -> Timestamp {
+        let mut all = self.lock();
+        let standing = *self.watermark.borrow();
+        let it = &mut all[partition];
+        if it.state == State::Idle {
+            it.watermark = it.watermark.max(standing);
+        }
+        it.state = State::Active;
+        if newest > Timestamp::MIN {
+            it.watermark = it.watermark.max(newest.minus(self.settings.max_out_of_orderness));
+        }
+        self.advance(&all, now)
+    }
+
+    /// A partition has listened for rows in vain for `quiet`. Only its own task knows: time it spent working,
+    /// waiting for room downstream, or stopped, does not count, since rows may be waiting that it has not heard
+    /// of. An idle partition that was held up has to listen anew.
+    pub fn tick(&self, partition: usize, quiet: Duration, now: Timestamp) {
+        let mut all = self.lock();
+        let standing = *self.watermark.borrow();
+        let it = &mut all[partition];
+        let silent = quiet >= self.settings.idle_after;
+        match it.state {
+            State::Active if silent => it.state = State::Idle,
+            State::Idle if !silent => {
+                it.watermark = it.watermark.max(standing);
+                it.state = State::Active;
+            }
+            _ => {}
+        }
+        self.advance(&all, now);
+    }
+
+    /// A partition yields nothing more: it is `exhausted`, or the pipeline stops.
+    pub fn finish(&self, partition: usize, exhausted: bool, now: Timestamp) {
+        let mut all = self.lock();
+        all[partition].state = if exhausted {
+            State::Exhausted
+        } else {
+            State::Stopped
+        };
+        self.advance(&all, now);
+    }
+
+    fn advance(&self, all: &[Partition], now: Timestamp) -> Timestamp {
+        let standing = *self.watermark.borrow();
+        let with = |state: State| all.iter().filter(move |p| p.state == state);
+        let to = if with(State::Stopped).next().is_some() {
+            // Windows stay open for the next run; what was promised stays promised.
+            standing
+        } else if let Some(slowest) = with(State::Active).map(|p| p.watermark).min() {
+            slowest
+        } else if let Some(furthest) = with(State::Idle).map(|p| p.watermark).max() {
+            // As if the others had fallen idle before the furthest: which of them was first is chance.
+            furthest.max(now.minus(self.settings.max_out_of_orderness))
+        } else {
+            Timestamp::MAX
+        };
+        if to > standing {
+            self.watermark.send_replace(to);
+        }
+        standing.max(to)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Partition>> {
+        self.partitions
+            .lock()
+            .expect("no task panics while it holds a source's clock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: i64 = 1_000_000;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp(seconds * S)
+    }
+
+    /// `p0 row 100 @50` = partition 0 sees a row stamped 100 s when the wall clock is at 50 s; then the
+    /// watermark in seconds, `-` for none, `end` for all ended.
+    #[test]
+    fn watermarks() {
+        for (script, expect) in [
+            ("p0 row 100 @0", "-"),
+            ("p0 row 100 @0; p1 row 90 @0", "85"),
+            ("p0 row 100 @0; p1 row 90 @0; p1 row 80 @1", "85"),
+            ("p0 row 100 @0; tick @9", "-"),
+            ("p0 row 100 @9; tick @10", "95"),
+            // Both idle: the wall clock moves it on.
+            ("p0 row 100 @0; tick @200", "195"),
+            ("tick @10", "5"),
+            ("p0 row 300 @0; tick @10", "295"),
+            // A partition that wakes up joins at the source's watermark and then holds it.
+            ("p0 row 100 @9; tick @10; p1 row 50 @11; p0 row 200 @12", "95"),
+            ("p0 row 100 @9; tick @10; p1 row 150 @11; p0 row 200 @12", "145"),
+            // Rows that do not count keep a partition awake but promise nothing.
+            ("p0 row 100 @9; p1 far @9; tick @15", "-"),
+            ("p0 row 100 @0; p1 row 90 @0; p1 ends @1", "95"),
+            // A stopped process: nobody listened, so nobody is idle. Ten seconds later, they are.
+            ("p0 row 100 @0; p1 row 90 @0; wake @200", "85"),
+            ("p0 row 100 @0; p1 row 90 @0; wake @200; tick @209", "85"),
+            ("p0 row 100 @0; p1 row 90 @0; wake @200; tick @210", "205"),
+            ("p0 row 5 @0; tick @20; wake @200", "15"),
+            // Backpressure: p1 cannot listen, and holds the watermark.
+            ("p0 row 100 @0; p1 row 90 @0; p0 tick @99", "85"),
+            ("p0 ends @0; p1 ends @1", "end"),
+            ("p0 row 100 @0; p1 stops @1", "-"),
+            ("p0 row 100 @0; p1 row 100 @0; p0 stops @1; tick @99", "95"),
+        ] {
+            assert_eq!(run(script), expect, "{script}");
+        }
+    }
+
+    fn run(script: &str) -> String {
+        let settings = ClockSettings {
+            max_out_of_orderness: Duration::from_secs(5),
+            idle_after: Duration::from_secs(10),
+        };
+        let clock = SourceClock::new(settings, 2, Timestamp::MIN);
+        let mut heard = [at(0); 2];
+        for step in script.split("; ") {
+            let (what, now) = step.split_once('@').expect("a step ends with @seconds");
+            let now = at(now.parse().expect("seconds"));
+            let words: Vec<&str> = what.split_whitespace().collect();
+            if let [p, "row" | "far", ..] = words[..] {
+                heard[(p == "p1") as usize] = now;
+            }
+            match words[..] {
+                ["p0", "row", t] => drop(clock.observe(0, at(t.parse().unwrap()), now)),
+                ["p1", "row", t] => drop(clock.observe(1, at(t.parse().unwrap()), now)),
+                ["p1", "far"] => drop(clock.observe(1, Timestamp::MIN, now)),
+                [p, "ends"] => clock.finish((p == "p1") as usize, true, now),
+                [p, "stops"] => clock.finish((p == "p1") as usize, false, now),
+                ["p0", "tick"] => tick(&clock, 0, heard[0], now),
+                ["wake"] => {
+                    heard = [now; 2];
+                    (0..2).for_each(|p| tick(&clock, p, now, now));
+                }
+                _ => (0..2).for_each(|p| tick(&clock, p, heard[p], now)),
+            }
+        }
+        match *clock.subscribe().borrow() {
+            Timestamp::MIN => "-".into(),
+            Timestamp::MAX => "end".into(),
+            Timestamp(t) => (t / S).to_string(),
+        }
+    }
+    fn tick(clock: &SourceClock, partition: usize, heard: Timestamp, now: Timestamp) {
+        clock.tick(partition, Duration::from_micros((now.0 - heard.0) as u64), now);
+    }
+}

@@ -1,0 +1,400 @@
+//! One try of a pipeline: recover, open, wire, run until done or until the first failure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::changes::{fingerprints, reconcile};
+use crate::checkpoint::coordinator::{Coordinator, REPORTS, Report};
+use crate::checkpoint::disk::DiskStore;
+use crate::checkpoint::manifest::TaskId;
+use crate::checkpoint::store::{CheckpointStore, Restored};
+use crate::error::{Error, Result};
+use crate::message::{Barrier, Epoch};
+use crate::plan::SourceNode;
+use crate::runtime::Shared;
+use crate::runtime::build::Builder;
+use crate::runtime::chain::Chain;
+use crate::runtime::clock::{ClockSettings, SourceClock};
+use crate::runtime::inbox::Inbox;
+use crate::runtime::operator_task::OperatorTask;
+use crate::runtime::sink_task::{Retry, SinkTask};
+use crate::runtime::source_task::SourceTask;
+use crate::runtime::status::PipelineState;
+use crate::sink::{Sink, SinkContext};
+use crate::source::{PartitionId, Source, SourceContext};
+use crate::state::Snapshot;
+use crate::time::Timestamp;
+
+type Tasks = JoinSet<(String, Result<()>)>;
+
+/// Runs once. Ends well when every partition has drained and the last checkpoint is committed.
+pub async fn run(shared: &Arc<Shared>) -> Result<()> {
+    // Sources stop with the pipeline, and also when this try fails.
+    let stop = shared.stop.child_token();
+    let _stop_on_failure = stop.clone().drop_guard();
+    let mut attempt = Attempt::recover(shared, stop).await?;
+    let coordinator = attempt.wire().await?;
+    if !shared.stop.is_cancelled() {
+        shared.progress.enter(PipelineState::Running);
+    }
+    shared.metrics.running.set(1);
+    let outcome = attempt.drive(coordinator).await;
+    // Nothing of a failed try may outlive it: the next one opens the same files.
+    attempt.tasks.shutdown().await;
+    outcome
+}
+
+/// Makes the checkpoint fit the pipeline, which may have been changed since. What is reset at the start of
+/// the process is not reset again when the pipeline starts again after a failure.
+fn fit(shared: &Shared, restored: &mut Restored) -> Result<()> {
+    let until = *shared.reset_until.get_or_init(|| restored.newest);
+    let now = fingerprints(&shared.plan, &shared.registry);
+    let reset = match restored.manifest.epoch <= until {
+        true => shared.reset.as_slice(),
+        false => &[],
+    };
+    let pipeline = &shared.plan.name;
+    for node in reconcile(restored, &now, reset)? {
+        tracing::warn!(pipeline, node, "its state is dropped, as asked for by --reset");
+    }
+    Ok(())
+}
+
+struct Attempt<'a> {
+    shared: &'a Arc<Shared>,
+    stop: CancellationToken,
+    store: Option<Arc<dyn CheckpointStore>>,
+    epoch: Epoch,
+    restored: Option<Restored>,
+    sinks: Vec<(String, String, Box<dyn Sink>)>,
+    tasks: Tasks,
+}
+
+impl<'a> Attempt<'a> {
+    /// Reads the last checkpoint, opens the sinks and makes the commits it promised.
+    async fn recover(shared: &'a Arc<Shared>, stop: CancellationToken) -> Result<Attempt<'a>> {
+        let mut attempt = Attempt {
+            shared,
+            stop,
+            store: None,
+            epoch: Epoch(0),
+            restored: None,
+            sinks: Vec::new(),
+            tasks: JoinSet::new(),
+        };
+        let given = shared
+            .bounded_run
+            .lock()
+            .expect("only this task locks it")
+            .as_mut()
+            .map(|b| std::mem::take(&mut b.collect));
+        if let Some(given) = given {
+            let named = given.into_iter().enumerate();
+            attempt.sinks = named
+                .map(|(i, (stream, sink))| (format!("collect-{i}"), stream, sink))
+                .collect();
+            return Ok(attempt);
+        }
+        let store: Arc<dyn CheckpointStore> = match &shared.checkpoints {
+            Some(given) => given.clone(),
+            None => Arc::new(DiskStore::open(shared.data_dir.join("checkpoints"))?),
+        };
+        attempt.restored = store.latest().await?;
+        if let Some(restored) = &mut attempt.restored {
+            attempt.epoch = restored.newest;
+            fit(shared, restored)?;
+        }
+        attempt.store = Some(store);
+        attempt.open_sinks().await?;
+        Ok(attempt)
+    }
+
+    async fn open_sinks(&mut self) -> Result<()> {
+        let shared = self.shared;
+        for node in &shared.plan.sinks {
+            let place = format!("sink.{}", node.name);
+            let stream = &shared.plan.streams[&node.input];
+            let metrics = &shared.nodes[&place];
+            let cx = SinkContext {
+                pipeline: shared.plan.name.clone(),
+                name: node.name.clone(),
+                input: node.input.clone(),
+                schema: stream.schema.clone(),
+                event_time: stream.event_time,
+                options: node.options.clone(),
+                data_dir: shared.data_dir.join("sinks").join(&node.name),
+                counters: metrics.counters.clone(),
+            };
+            let connector = shared.registry.sinks.get(node.kind.as_str());
+            let connector =
+                connector.ok_or_else(|| Error::config(format!("{place}: no sink type {:?}", node.kind)))?;
+            let mut sink = connector.open(cx).await.map_err(|e| e.within(&place))?;
+            if let Some(restored) = &self.restored {
+                let epoch = restored.manifest.epoch;
+                if let Some(what) = restored.manifest.sinks.get(&node.name) {
+                    let mut retry = Retry::new(&node.name, metrics, shared.timer.as_ref());
+                    while let Err(e) = sink.commit(epoch, what.clone()).await {
+                        retry.after(e).await.map_err(|e| e.within(&place))?;
+                    }
+                }
+            }
+            self.sinks.push((node.name.clone(), node.input.clone(), sink));
+        }
+        Ok(())
+    }
+
+    /// Opens the sources and starts every task.
+    async fn wire(&mut self) -> Result<Coordinator> {
+        let shared = self.shared;
+        let (reports, reported) = mpsc::channel(REPORTS);
+        let named: Vec<(String, String)> = self
+            .sinks
+            .iter()
+            .map(|(n, s, _)| (n.clone(), s.clone()))
+            .collect();
+        let mut builder = Builder {
+            plan: &shared.plan,
+            registry: &shared.registry,
+            taps: &shared.taps,
+            nodes: &shared.nodes,
+            sinks: &named,
+            into_dedup: BTreeMap::new(),
+            into_query: BTreeMap::new(),
+            into_sink: BTreeMap::new(),
+        };
+        let mut sources = BTreeMap::new();
+        let mut barriers = Vec::new();
+        for node in &shared.plan.sources {
+            let source = self.open_source(node)?;
+            barriers.extend(self.start_source(node, &source, &mut builder, &reports).await?);
+            sources.insert(node.name.clone(), source);
+        }
+        let operators =
+            self.start_dedups(&mut builder, &reports)? + self.start_queries(&mut builder, &reports)?;
+        let mut into_sink = builder.into_sink;
+        let mut commits = BTreeMap::new();
+        for (name, _, sink) in self.sinks.drain(..) {
+            let (commit, committed) = mpsc::channel(1);
+            commits.insert(name.clone(), commit);
+            let task = SinkTask {
+                inbox: Inbox::new(into_sink.remove(&name).unwrap_or_default()),
+                sink,
+                commits: committed,
+                reports: reports.clone(),
+                metrics: shared.nodes[&format!("sink.{name}")].clone(),
+                timer: shared.timer.clone(),
+                name: name.clone(),
+            };
+            self.tasks
+                .spawn(async move { (format!("sink.{name}"), task.run().await) });
+        }
+        Ok(Coordinator {
+            pipeline: shared.plan.name.clone(),
+            interval: shared.plan.checkpoint_interval,
+            store: self.store.clone(),
+            epoch: self.epoch,
+            nodes: fingerprints(&shared.plan, &shared.registry),
+            sources,
+            barriers,
+            operators,
+            sinks: commits,
+            reports: reported,
+            progress: shared.progress.clone(),
+            metrics: shared.metrics.clone(),
+            timer: shared.timer.clone(),
+            covered: BTreeMap::new(),
+            drained: 0,
+        })
+    }
+
+    fn open_source(&self, node: &SourceNode) -> Result<Arc<dyn Source>> {
+        let shared = self.shared;
+        if shared.bounded {
+            let given = shared.bounded_run.lock().expect("only this task locks it");
+            let source = given.as_ref().and_then(|b| b.sources.get(&node.name).cloned());
+            return source
+                .ok_or_else(|| Error::config(format!("no rows were given for source {}", node.name)));
+        }
+        let place = format!("source.{}", node.name);
+        let connector = shared.registry.sources.get(node.kind.as_str());
+        let connector =
+            connector.ok_or_else(|| Error::config(format!("{place}: no source type {:?}", node.kind)))?;
+        let cx = SourceContext {
+            pipeline: shared.plan.name.clone(),
+            name: node.name.clone(),
+            schema: node.schema.clone(),
+            event_time: node.event_time,
+            options: node.options.clone(),
+            data_dir: shared.data_dir.join("sources").join(&node.name),
+            stop: self.stop.clone(),
+        };
+        connector.open(cx).map_err(|e| e.within(place))
+    }
+
+    async fn start_source(
+        &mut self,
+        node: &SourceNode,
+        source: &Arc<dyn Source>,
+        builder: &mut Builder<'_>,
+        reports: &mpsc::Sender<Report>,
+    ) -> Result<Vec<mpsc::Sender<Barrier>>> {
+        let place = format!("source.{}", node.name);
+        let partitions = source.partitions().await.map_err(|e| e.within(&place))?;
+        let saved = self
+            .restored
+            .as_ref()
+            .and_then(|r| r.manifest.sources.get(&node.name));
+        let resumed = saved.and_then(|s| s.watermark).unwrap_or(Timestamp::MIN);
+        let settings = ClockSettings {
+            max_out_of_orderness: node.max_out_of_orderness,
+            idle_after: node.idle_after,
+        };
+        let clock = Arc::new(SourceClock::new(settings, partitions.len(), resumed));
+        let mut barriers = Vec::new();
+        for (number, partition) in partitions.iter().enumerate() {
+            let (mut chain, rows, invalid) = builder.source_chain(node)?;
+            self.restore_partition(&mut chain, &node.name, &partitions, number)?;
+            let (inject, barrier) = mpsc::channel(1);
+            barriers.push(inject);
+            let task = SourceTask {
+                name: node.name.clone(),
+                source: source.clone(),
+                partition: partition.clone(),
+                number,
+                clock: clock.clone(),
+                event_time: node.event_time,
+                max_future: node.max_future,
+                offset: saved.and_then(|s| s.offsets.get(partition).cloned()),
+                sent: Timestamp::MIN,
+                chain,
+                rows,
+                invalid,
+                metrics: self.shared.nodes[&place].clone(),
+                timer: self.shared.timer.clone(),
+                counts_out: node.dedup.is_none(),
+                barriers: barrier,
+                reports: reports.clone(),
+                stop: self.stop.clone(),
+            };
+            let name = format!("{place}[{partition}]");
+            self.tasks.spawn(async move { (name, task.run().await) });
+        }
+        Ok(barriers)
+    }
+
+    fn start_dedups(&mut self, builder: &mut Builder<'_>, reports: &mpsc::Sender<Report>) -> Result<usize> {
+        let mut count = 0;
+        for node in &self.shared.plan.sources {
+            let Some(dedup) = &node.dedup else {
+                continue;
+            };
+            let (mut chain, entry) = builder.dedup_chain(node, dedup)?;
+            // What ran in the partitions before the source had a dedup runs here now.
+            self.restore(&mut chain, |of, _| match of {
+                TaskId::Source(s) | TaskId::Partition { source: s, .. } => *s == node.name,
+                TaskId::Query(_) => false,
+            })?;
+            let task = OperatorTask {
+                inbox: Inbox::new(builder.into_dedup.remove(&node.name).unwrap_or_default()),
+                chain,
+                entry,
+                reports: reports.clone(),
+                task: TaskId::Source(node.name.clone()),
+            };
+            let name = format!("source.{}/dedup", node.name);
+            self.tasks.spawn(async move { (name, task.run().await) });
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn start_queries(&mut self, builder: &mut Builder<'_>, reports: &mpsc::Sender<Report>) -> Result<usize> {
+        let mut count = 0;
+        let mut waiting = Vec::new();
+        for query in &self.shared.plan.queries {
+            let place = format!("sql.{}", query.name);
+            let Some(global) = query.plan.global().map_err(|e| e.within(&place))? else {
+                continue;
+            };
+            let (mut chain, entry) = builder.query_chain(query, global)?;
+            let task = TaskId::Query(query.name.clone());
+            self.restore(&mut chain, |of, _| *of == task)?;
+            waiting.push((query.name.clone(), chain, entry));
+        }
+        // A query may feed a later one, so edges are complete only now.
+        for (name, chain, entry) in waiting {
+            let task = OperatorTask {
+                inbox: Inbox::new(builder.into_query.remove(&name).unwrap_or_default()),
+                chain,
+                entry,
+                reports: reports.clone(),
+                task: TaskId::Query(name.clone()),
+            };
+            self.tasks
+                .spawn(async move { (format!("sql.{name}"), task.run().await) });
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// State goes back to the partition it came from; that of a partition which is gone, or of a dedup task which
+    /// is gone, goes to one that is there, since partial aggregates merge anywhere.
+    fn restore_partition(
+        &self,
+        chain: &mut Chain,
+        source: &str,
+        partitions: &[PartitionId],
+        number: usize,
+    ) -> Result<()> {
+        self.restore(chain, |of, _| {
+            let (s, home) = match of {
+                TaskId::Partition { source, partition } => {
+                    (source, partitions.iter().position(|id| id.0 == *partition))
+                }
+                TaskId::Source(source) => (source, None),
+                TaskId::Query(_) => return false,
+            };
+            s == source && home.unwrap_or(0) == number
+        })
+    }
+
+    fn restore(&self, chain: &mut Chain, mine: impl Fn(&TaskId, &str) -> bool) -> Result<()> {
+        let Some(restored) = &self.restored else {
+            return Ok(());
+        };
+        for it in &mut chain.operators {
+            let mut state = Snapshot::default();
+            for ((task, name), saved) in &restored.states {
+                if *name == it.state_name && mine(task, name) {
+                    state.parts.extend(saved.parts.iter().cloned());
+                }
+            }
+            if !state.is_empty() {
+                it.operator.restore(state).map_err(|e| e.within(&it.state_name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for the last checkpoint or the first failure.
+    async fn drive(&mut self, coordinator: Coordinator) -> Result<()> {
+        let mut coordinator = Box::pin(coordinator.run());
+        loop {
+            tokio::select! {
+                biased;
+                ended = self.tasks.join_next() => match ended {
+                    // The last sink has committed; the coordinator only has to notice.
+                    None => return coordinator.await,
+                    Some(Ok((_, Ok(())))) => {}
+                    Some(Ok((name, Err(e)))) => return Err(e.within(name)),
+                    Some(Err(panic)) => return Err(Error::bug(format!("a task panicked: {panic}"))),
+                },
+                done = &mut coordinator => return done,
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a sink is: write, prepare, commit.
+
+use std::path::PathBuf;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::message::{Barrier, Epoch};
+
+/// What a sink has promised to publish at a checkpoint, in a form of its own that it can act on after a
+/// crash, in a new process. It stands in the checkpoint's manifest, so it stays small: names, not rows,
+/// where rows can be many.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
+pub struct Committable(pub serde_json::Value);
+
+/// The outside end of a pipeline.
+///
+/// Order of calls: any number of `write`s, then `prepare(epoch)`, then (once the checkpoint is durable,
+/// perhaps after more writes) `commit(epoch)`. After a crash a fresh sink first gets
+/// `commit` with what the last durable checkpoint holds, whether or not that commit happened before:
+/// commit is idempotent. A call that failed with class retry is made again with the same arguments.
+#[async_trait]
+pub trait Sink: Send {
+    /// Takes rows. They may stay in memory until `prepare`.
+    async fn write(&mut self, rows: RecordBatch) -> Result<()>;
+
+    /// Makes durable, but not visible, everything written so far, and says what to publish. With
+    /// `barrier.last` nothing may stay open.
+    async fn prepare(&mut self, barrier: Barrier) -> Result<Committable>;
+
+    /// Publishes what was prepared. Idempotent.
+    async fn commit(&mut self, epoch: Epoch, what: Committable) -> Result<()>;
+}
+
+/// What a connector gets to open a sink.
+#[derive(Clone, Debug)]
+pub struct SinkContext {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Name of the sink in the pipeline.
+    pub name: String,
+    /// Name of the stream it takes.
+    pub input: String,
+    /// Schema of the stream it takes.
+    pub schema: SchemaRef,
+    /// Index in `schema` of the stream's event time, where it has one: the source's event-time column,
+    /// or `window_start` of a windowed stream.
+    pub event_time: Option<usize>,
+    /// The keys of the sink that only this connector knows, as typed by its schema.
+    pub options: serde_json::Value,
+    /// A directory of this sink's own under `--data-dir`.
+    pub data_dir: PathBuf,
+    /// Counters of this sink beyond what the runtime counts, by name and meaning.
+    pub counters: crate::metrics::Counters,
+}
+
+/// A kind of sink: what `type = "…"` names.
+#[async_trait]
+pub trait SinkConnector: Send + Sync {
+    /// The value of `type`.
+    fn name(&self) -> &'static str;
+
+    /// JSON Schema of the keys only this connector knows.
+    fn options(&self) -> schemars::Schema;
+
+    /// Those of its keys that say where rows go, as against how: with another value it is another sink, which
+    /// cannot keep what this one promised.
+    fn identity(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Checks without side effects what [`SinkConnector::open`] would refuse, such as columns that the
+    /// input does not have; run by `millstream check`.
+    fn check(&self, _cx: &SinkContext) -> Result<()> {
+        Ok(())
+    }
+
+    /// Opens the sink. Called again after every restart of the pipeline.
+    async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>>;
+}

@@ -1,0 +1,136 @@
+//! What a source is: a set of partitions, each a stream that can be resumed from an offset.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Result};
+use crate::time::timestamp_type;
+
+/// A slice of a source that is read in order: a shard, an ingest lane, a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct PartitionId(pub String);
+
+/// Where reading resumes in a partition. Only the source that made it can read it; it is text so that
+/// a checkpoint manifest can be read by people.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Offset(pub String);
+
+/// The offset each partition resumes from.
+pub type Offsets = BTreeMap<PartitionId, Offset>;
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Rows read from one partition, and where to resume after them.
+#[derive(Clone, Debug)]
+pub struct SourceBatch {
+    /// Rows in the source's schema; may be empty.
+    pub rows: RecordBatch,
+    /// Input that could not become rows, in [`invalid_schema`]; feeds `<source>.invalid`.
+    pub invalid: Option<RecordBatch>,
+    /// Resume here to read what follows this batch.
+    pub offset: Offset,
+}
+
+/// A resumable stream of rows.
+///
+/// First start, reconnect and recovery take the same path: [`Source::read`] from an offset. The source
+/// keeps no other state, and never sees barriers, backoff or metrics: those are the runtime's.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// The rows' schema; the same for every partition and for the life of the source.
+    fn schema(&self) -> SchemaRef;
+
+    /// The partitions there are now.
+    async fn partitions(&self) -> Result<Vec<PartitionId>>;
+
+    /// Reads a partition from `from` (from its beginning if absent). The stream ends when a bounded
+    /// partition is exhausted, or, after [`SourceContext::stop`] is cancelled, once everything that was
+    /// acknowledged to a client has been yielded. An error of class retry makes the runtime read again
+    /// from the last offset it saw.
+    fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>>;
+
+    /// Everything before `done` is in a durable checkpoint and may be released. Idempotent.
+    async fn commit(&self, done: &Offsets) -> Result<()>;
+}
+
+/// What a connector gets to open a source.
+#[derive(Clone, Debug)]
+pub struct SourceContext {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Name of the source in the pipeline.
+    pub name: String,
+    /// The declared columns, with `received_at` where no event time is named.
+    pub schema: SchemaRef,
+    /// Index of the event-time column in `schema`.
+    pub event_time: usize,
+    /// The keys of the source that only this connector knows, as typed by its schema.
+    pub options: serde_json::Value,
+    /// A directory of this source's own under `--data-dir`.
+    pub data_dir: PathBuf,
+    /// Cancelled when the pipeline stops: accept nothing new, yield what was accepted, end.
+    pub stop: CancellationToken,
+}
+
+/// A kind of source: what `type = "…"` names.
+pub trait SourceConnector: Send + Sync {
+    /// The value of `type`.
+    fn name(&self) -> &'static str;
+
+    /// JSON Schema of the keys only this connector knows.
+    fn options(&self) -> schemars::Schema;
+
+    /// Those of its keys that say what is read, as against how: with another value it is another source, for
+    /// which the offsets of this one mean nothing.
+    fn identity(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Checks without side effects what [`SourceConnector::open`] would refuse; run by `millstream check`.
+    fn check(&self, _cx: &SourceContext) -> Result<()> {
+        Ok(())
+    }
+
+    /// Opens the source. Called again after every restart of the pipeline.
+    fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>>;
+}
+
+/// Reads connector options, which the schema has checked already, into their type.
+pub fn options<T: serde::de::DeserializeOwned>(of: &serde_json::Value) -> Result<T> {
+    serde_json::from_value(of.clone()).map_err(|e| Error::config(e.to_string()))
+}
+
+/// Name of the column that a source fills with the time of arrival.
+pub const RECEIVED_AT: &str = "received_at";
+
+/// Schema of every `<source>.invalid` stream.
+///
+/// | column | meaning |
+/// |---|---|
+/// | `received_at` | when the input arrived |
+/// | `origin` | where it came from: path and row number, object and line |
+/// | `reason` | why it is not a row |
+/// | `raw` | the bytes as they came |
+pub fn invalid_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        Arc::new(Schema::new(vec![
+            Field::new(RECEIVED_AT, timestamp_type(), false),
+            Field::new("origin", DataType::Utf8, false),
+            Field::new("reason", DataType::Utf8, false),
+            Field::new("raw", DataType::Binary, false),
+        ]))
+    });
+    SCHEMA.clone()
+}

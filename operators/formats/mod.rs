@@ -1,0 +1,4 @@
+//! Bytes to rows and back.
+
+pub mod json;
+pub mod time;

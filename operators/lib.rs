@@ -1,0 +1,35 @@
+//! Everything pluggable: formats, the ingest log, sources, dedup, windows, SQL and sinks.
+
+pub mod aws;
+pub mod checkpoint_s3;
+pub mod dedup;
+pub mod formats;
+pub mod log;
+pub mod sinks;
+pub mod sources;
+pub mod sql;
+pub mod window;
+
+use std::sync::Arc;
+
+use millstream_engine::registry::Registry;
+
+use crate::sources::http::{HttpConnector, Ingest};
+
+/// Process-wide objects that connectors share.
+#[derive(Clone, Default)]
+pub struct Environment {
+    /// The HTTP listener; none where nothing runs.
+    pub ingest: Option<Arc<Ingest>>,
+}
+
+/// The one list of what ships.
+pub fn registry(env: Environment) -> Registry {
+    let http = env.ingest.map_or_else(HttpConnector::unbound, HttpConnector::new);
+    Registry::new(Arc::new(sql::DataFusionPlanner::new()))
+        .source(http)
+        .sink(sinks::cloudwatch::CloudwatchConnector)
+        .sink(sinks::console::ConsoleConnector)
+        .sink(sinks::http::HttpSinkConnector)
+        .sink(sinks::parquet::ParquetConnector)
+}

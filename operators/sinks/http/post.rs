@@ -1,0 +1,236 @@
+//! One request of the `http` sink, and what its answer means.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
+};
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use millstream_engine::{Error, Result};
+
+use super::outbox::Chunk;
+use super::{BodyFormat, HttpSinkOptions, Method};
+
+/// An answer is read this far, so that its connection can be used again.
+const ANSWER_BYTES: usize = 64 << 10;
+
+/// So much of a refusal stands in the log.
+const REFUSAL_CHARS: usize = 200;
+
+/// By which a receiver can tell that a request is made again.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What a receiver said for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The rows were taken.
+    Taken,
+    /// The rows will never be taken.
+    Refused { status: u16, why: String },
+}
+
+/// Where requests go, and all of a request that is always the same.
+pub(super) struct Target {
+    client: HttpClient,
+    uri: Uri,
+    method: Method,
+    format: BodyFormat,
+    headers: HeaderMap,
+    timeout: Duration,
+    /// The address without path and query, which may hold tokens.
+    shown: String,
+}
+
+/// Over TLS or not: the roots of trust are loaded, and must exist, only where they are needed.
+enum HttpClient {
+    Plain(Client<HttpConnector, Full<Bytes>>),
+    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+}
+
+impl Target {
+    /// Checks the options without side effects.
+    pub fn check(options: &HttpSinkOptions) -> Result<()> {
+        if options.batch_rows == 0 {
+            return Err(Error::config("batch_rows: must be at least 1"));
+        }
+        address(options)?;
+        headers(options).map(drop)
+    }
+
+    /// Makes no request.
+    pub fn new(options: &HttpSinkOptions) -> Result<Target> {
+        Target::check(options)?;
+        let uri = address(options)?;
+        let builder = Client::builder(TokioExecutor::new());
+        let client = match uri.scheme_str() {
+            Some("https") => {
+                let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|e| {
+                    Error::config(format!(
+                        "no root certificates: {e}; install ca-certificates on this host"
+                    ))
+                })?;
+                HttpClient::Tls(builder.build(tls.https_only().enable_http1().enable_http2().build()))
+            }
+            _ => HttpClient::Plain(builder.build_http()),
+        };
+        Ok(Target {
+            client,
+            shown: format!(
+                "{}://{}",
+                uri.scheme_str().unwrap_or_default(),
+                uri.host().unwrap_or_default()
+            ),
+            uri,
+            method: options.method,
+            format: options.format,
+            headers: headers(options)?,
+            timeout: options.timeout.0,
+        })
+    }
+
+    /// Posts one request. `key` names it, the same however often it is made.
+    pub async fn post(&self, rows: &Chunk, key: &str) -> Result<Answer> {
+        let request = self.request(rows, key)?;
+        let exchange = async {
+            let response = match &self.client {
+                HttpClient::Plain(client) => client.request(request).await,
+                HttpClient::Tls(client) => client.request(request).await,
+            };
+            match response {
+                Ok(response) => self.sort(response).await,
+                Err(e) => Err(Error::retry(format!("{}: {}", self.shown, causes(&e)))),
+            }
+        };
+        match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::retry(format!(
+                "{}: no answer within {:?}",
+                self.shown, self.timeout
+            ))),
+        }
+    }
+
+    fn request(&self, rows: &Chunk, key: &str) -> Result<Request<Full<Bytes>>> {
+        let method = match self.method {
+            Method::Post => http::Method::POST,
+            Method::Put => http::Method::PUT,
+        };
+        let mut request = Request::new(Full::new(self.format.body(rows)));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        let key = HeaderValue::from_str(key).map_err(|e| Error::bug(format!("idempotency key: {e}")))?;
+        request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        Ok(request)
+    }
+
+    async fn sort(&self, response: Response<Incoming>) -> Result<Answer> {
+        let status = response.status().as_u16();
+        let after = response.headers().get(RETRY_AFTER).and_then(retry_after);
+        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
+        let said = body.map(|b| b.to_bytes()).unwrap_or_default();
+        let said = excerpt(&said);
+        let message = format!("{} answered {status}", self.shown);
+        match status {
+            200..=299 => Ok(Answer::Taken),
+            408 | 425 | 429 | 500.. => Err(Error::Retry { message, after }),
+            300..=399 => Err(Error::config(format!(
+                "{message}; redirects are not followed, write the final url"
+            ))),
+            401 | 403 | 407 => Err(Error::config(format!(
+                "{message}: {said}; check bearer_token and headers"
+            ))),
+            404 | 405 | 410 => Err(Error::config(format!("{message}: {said}; check url and method"))),
+            _ => Ok(Answer::Refused { status, why: said }),
+        }
+    }
+}
+
+impl BodyFormat {
+    fn body(self, rows: &Chunk) -> Bytes {
+        let body = match self {
+            BodyFormat::Json => [&b"["[..], &rows.join(&b","[..]), b"]"].concat(),
+            BodyFormat::Ndjson => [&rows.join(&b"\n"[..])[..], b"\n"].concat(),
+        };
+        body.into()
+    }
+
+    fn content_type(self) -> HeaderValue {
+        match self {
+            BodyFormat::Json => HeaderValue::from_static("application/json"),
+            BodyFormat::Ndjson => HeaderValue::from_static("application/x-ndjson"),
+        }
+    }
+}
+
+fn address(options: &HttpSinkOptions) -> Result<Uri> {
+    let wrong = |why: &str| Error::config(format!("url: {why}; write http://host/path or https://host/path"));
+    let uri: Uri = options.url.0.parse().map_err(|e| wrong(&format!("{e}")))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http" | "https"), Some(_)) => Ok(uri),
+        _ => Err(wrong("names no http or https host")),
+    }
+}
+
+fn headers(options: &HttpSinkOptions) -> Result<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, options.format.content_type());
+    headers.insert(
+        USER_AGENT,
+        HeaderValue::from_static(concat!("millstream/", env!("CARGO_PKG_VERSION"))),
+    );
+    for (name, value) in &options.headers {
+        let header = HeaderName::try_from(name.as_str())
+            .map_err(|_| Error::config(format!("headers: {name:?} cannot be a header's name")))?;
+        headers.insert(header, secret_value(&format!("headers.{name}"), &value.0)?);
+    }
+    if let Some(token) = &options.bearer_token {
+        headers.insert(
+            AUTHORIZATION,
+            secret_value("bearer_token", &format!("Bearer {}", token.0))?,
+        );
+    }
+    Ok(headers)
+}
+
+fn secret_value(key: &str, value: &str) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| Error::config(format!("{key}: holds characters that a header cannot hold")))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// Seconds, or a date.
+fn retry_after(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?;
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
+    Some((at.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default())
+}
+
+fn excerpt(said: &[u8]) -> String {
+    String::from_utf8_lossy(said)
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(REFUSAL_CHARS)
+        .collect()
+}
+
+fn causes(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        text = format!("{text}: {e}");
+        cause = e.source();
+    }
+    text
+}

@@ -1,0 +1,480 @@
+//! The `parquet` sink: rows as Hive-partitioned Parquet files, each row in exactly one file whatever crashes.
+//!
+//! Rows go into one open file per directory of the lake. A file is closed when it is large (`roll.size`), old
+//! (`roll.interval`), pushed out by newer directories, or when the pipeline ends; it appears in the lake,
+//! whole, at the checkpoint after that. Until then it grows in a hidden staging directory.
+//!
+//! A checkpoint does not close files. It fsyncs them and keeps, for each, how long it is and the footer that
+//! would make it whole ([`file`]). Recovery publishes exactly that much of every file and deletes the rest,
+//! which the sources replay ([`fallback`]: also when that checkpoint is not the last one). Every checkpoint with rows ends a row group, so at low traffic row groups are small:
+//! a longer `[checkpoint] interval` makes them larger.
+//!
+//! How it fails: an error of the disk under the staged files stops the pipeline (configuration), as nothing
+//! can be promised without it; a full disk starts it again until there is space. An error of publishing (S3 away) is tried again, while new rows go on into staged
+//! files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use millstream_engine::message::{Barrier, Epoch};
+use millstream_engine::pipeline::{Bytes, Span};
+use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
+use millstream_engine::source::options;
+use millstream_engine::{Error, Result};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::file::{FileFormat, Finished, OpenFile, Promised};
+use self::partition::Partitioner;
+use self::store::{Location, Published, Store};
+use super::disk::{cannot, create_dirs, remove_files};
+use super::{new_series, promise, promised};
+use crate::aws::AwsOptions;
+
+mod fallback;
+mod file;
+mod partition;
+mod store;
+#[cfg(test)]
+mod tests;
+
+/// Files open at once, one per directory. Rows that arrive for more directories than this close the file
+/// that was least recently written. With [`ROW_GROUP_BYTES`] it bounds the memory of the sink to 1 GiB.
+const OPEN_FILES: usize = 64;
+
+/// A row group is written out at this encoded size if no checkpoint comes first.
+const ROW_GROUP_BYTES: usize = 16 << 20;
+
+/// As [`ROW_GROUP_BYTES`], for rows that encode to nearly nothing.
+const ROW_GROUP_ROWS: usize = 1 << 20;
+
+/// `type = "parquet"`.
+pub struct ParquetConnector;
+
+/// The keys of a `parquet` sink.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ParquetOptions {
+    /// The lake: a local path, `file:///path` or `s3://bucket/prefix`.
+    pub path: String,
+    /// Directory levels: `year`, `month`, `day`, `hour` of the event time in UTC, or a column, which is then
+    /// left out of the files.
+    #[serde(default = "default_partition_by")]
+    pub partition_by: Vec<String>,
+    /// How pages are compressed.
+    #[serde(default)]
+    pub compression: Codec,
+    /// Level of zstd, 1 (fast) to 22 (small).
+    #[serde(default = "default_compression_level")]
+    #[schemars(range(min = 1, max = 22))]
+    pub compression_level: i32,
+    /// When a file is closed and published.
+    #[serde(default)]
+    pub roll: Roll,
+    /// AWS region of the bucket; absent: from the environment.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Address of an S3-compatible service; absent: from the environment, else AWS.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+}
+
+/// How pages of a Parquet file are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// Zstandard: small, and quick to read.
+    #[default]
+    Zstd,
+    /// Snappy: larger, for readers without Zstandard.
+    Snappy,
+    /// Not at all.
+    None,
+}
+
+/// When a Parquet file is closed and published.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Roll {
+    /// At this size.
+    #[serde(default = "default_roll_size")]
+    pub size: Bytes,
+    /// At the first checkpoint after this long, in wall-clock time since the file was opened.
+    #[serde(default = "default_roll_interval")]
+    pub interval: Span,
+}
+
+impl Default for Roll {
+    fn default() -> Roll {
+        Roll {
+            size: default_roll_size(),
+            interval: default_roll_interval(),
+        }
+    }
+}
+
+fn default_partition_by() -> Vec<String> {
+    ["year", "month", "day"].map(String::from).into()
+}
+
+fn default_compression_level() -> i32 {
+    3
+}
+
+fn default_roll_size() -> Bytes {
+    Bytes(128_000_000)
+}
+
+fn default_roll_interval() -> Span {
+    Span(Duration::from_secs(15 * 60))
+}
+
+impl ParquetOptions {
+    fn properties(&self) -> Result<WriterProperties> {
+        let compression = match self.compression {
+            Codec::Zstd => Compression::ZSTD(ZstdLevel::try_new(self.compression_level).map_err(|_| {
+                Error::config(format!(
+                    "compression_level: {} is not in 1 to 22",
+                    self.compression_level
+                ))
+            })?),
+            Codec::Snappy => Compression::SNAPPY,
+            Codec::None => Compression::UNCOMPRESSED,
+        };
+        Ok(WriterProperties::builder()
+            .set_compression(compression)
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+            .set_created_by(concat!("millstream version ", env!("CARGO_PKG_VERSION")).into())
+            .build())
+    }
+
+    fn plan(&self, cx: &SinkContext) -> Result<(Location, Partitioner, FileFormat)> {
+        let location = self.path.parse()?;
+        let partitioner = Partitioner::new(cx, &self.partition_by)?;
+        let format = FileFormat::new(&cx.schema, &partitioner.columns(), self.properties()?)?;
+        Ok((location, partitioner, format))
+    }
+}
+
+#[async_trait]
+impl SinkConnector for ParquetConnector {
+    fn name(&self) -> &'static str {
+        "parquet"
+    }
+
+    fn identity(&self) -> &'static [&'static str] {
+        &["path"]
+    }
+
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(ParquetOptions)
+    }
+
+    fn check(&self, cx: &SinkContext) -> Result<()> {
+        options::<ParquetOptions>(&cx.options)?.plan(cx).map(drop)
+    }
+
+    async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
+        let typed: ParquetOptions = options(&cx.options)?;
+        let (location, partitioner, format) = typed.plan(&cx)?;
+        let aws = AwsOptions {
+            region: typed.region,
+            endpoint: typed.endpoint,
+        };
+        let lake = Lake::open(typed.path, location, &aws, &cx).await?;
+        Ok(Box::new(ParquetSink {
+            partitioner,
+            format,
+            lake,
+            aws,
+            roll: typed.roll,
+            series: None,
+            next_epoch: Epoch(1),
+            files_named: 0,
+            writes: 0,
+            open: BTreeMap::new(),
+            finished: Vec::new(),
+            unsynced: Vec::new(),
+            cx,
+        }))
+    }
+}
+
+/// What stands in the checkpoint.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Promise {
+    /// The lake at that time: a pipeline file may name another by the time of the recovery.
+    path: String,
+    series: String,
+    finished: Vec<Finished>,
+    open: Vec<Promised>,
+}
+
+struct ParquetSink {
+    cx: SinkContext,
+    partitioner: Partitioner,
+    format: FileFormat,
+    lake: Lake,
+    aws: AwsOptions,
+    roll: Roll,
+    /// See [`new_series`]; none until the sink knows whether it recovers.
+    series: Option<String>,
+    /// The checkpoint that the next row will be in, and the files named after it so far.
+    next_epoch: Epoch,
+    files_named: u64,
+    writes: u64,
+    /// By directory of the lake.
+    open: BTreeMap<String, OpenFile>,
+    /// Whole but not yet published.
+    finished: Vec<Finished>,
+    /// Whole but not yet fsynced.
+    unsynced: Vec<File>,
+}
+
+#[async_trait]
+impl Sink for ParquetSink {
+    async fn write(&mut self, rows: RecordBatch) -> Result<()> {
+        self.begin()?;
+        for (directory, rows) in self.partitioner.split(rows)? {
+            self.write_to(directory, &rows)?;
+        }
+        Ok(())
+    }
+
+    async fn prepare(&mut self, barrier: Barrier) -> Result<Committable> {
+        let series = self.begin()?;
+        let due = |file: &OpenFile| barrier.last || file.age() >= self.roll.interval.0;
+        let due: Vec<String> = self
+            .open
+            .iter()
+            .filter(|(_, f)| due(f))
+            .map(|(d, _)| d.clone())
+            .collect();
+        for directory in due {
+            self.finish(&directory)?;
+        }
+        let mut unsynced = std::mem::take(&mut self.unsynced);
+        let mut open = Vec::with_capacity(self.open.len());
+        for file in self.open.values_mut() {
+            let (promised, written) = file.promise(&self.format)?;
+            open.push(promised);
+            unsynced.extend(written);
+        }
+        if !unsynced.is_empty() {
+            file::sync(unsynced, self.lake.staging.clone()).await?;
+        }
+        self.follow(barrier.epoch);
+        // Files of an earlier checkpoint that was never committed are promised again.
+        promise(&Promise {
+            path: self.lake.path.clone(),
+            series,
+            finished: self.finished.clone(),
+            open,
+        })
+    }
+
+    async fn commit(&mut self, epoch: Epoch, what: Committable) -> Result<()> {
+        let Some(promise) = promised::<Promise>(what, &self.cx)? else {
+            return Ok(());
+        };
+        if self.series.is_none() {
+            return self.recover(epoch, promise).await;
+        }
+        if !promise.finished.is_empty() {
+            fallback::note(&self.cx.data_dir, epoch)?;
+        }
+        for file in &promise.finished {
+            self.lake.publish(file, &self.cx).await?;
+            self.finished.retain(|f| f != file);
+        }
+        Ok(())
+    }
+}
+
+/// Where files go, and the directory where they grow until they are whole.
+struct Lake {
+    path: String,
+    store: Store,
+    staging: PathBuf,
+}
+
+impl Lake {
+    async fn open(path: String, location: Location, aws: &AwsOptions, cx: &SinkContext) -> Result<Lake> {
+        let store = Store::open(location, aws).await?;
+        let staging = store.staging(&cx.data_dir);
+        Ok(Lake { path, store, staging })
+    }
+
+    async fn publish(&self, file: &Finished, cx: &SinkContext) -> Result<()> {
+        match self.store.publish(&self.staging, file).await? {
+            Published::Now => {
+                cx.counters.add("files_published", 1);
+                cx.counters.add("bytes_published", file.bytes);
+            }
+            Published::Before => {}
+            Published::Gone => {
+                cx.counters.add("files_gone", 1);
+                tracing::warn!(
+                    pipeline = cx.pipeline,
+                    sink = cx.name,
+                    file = file.key,
+                    "a file of the last checkpoint is neither staged nor published: taken to have been published \
+                     before the restart and removed since"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes what a checkpoint promised, deletes what no checkpoint did.
+    async fn recover(&self, epoch: Epoch, promise: &Promise, prefix: &str, cx: &SinkContext) -> Result<()> {
+        if fallback::noted(&cx.data_dir)? > Some(epoch) {
+            fallback::undo(self, epoch, promise, prefix, cx).await?;
+        }
+        fallback::note(&cx.data_dir, epoch)?;
+        for file in &promise.finished {
+            self.publish(file, cx).await?;
+        }
+        for open in &promise.open {
+            let whole = file::complete(&self.staging, open)?;
+            self.publish(&whole, cx).await?;
+        }
+        remove_files(&self.staging, prefix, |_| true)
+    }
+}
+
+impl ParquetSink {
+    fn write_to(&mut self, directory: String, rows: &RecordBatch) -> Result<()> {
+        let rows = self.format.of(rows)?;
+        if !self.open.contains_key(&directory) {
+            self.make_room()?;
+            let file = self.create(&directory)?;
+            self.open.insert(directory.clone(), file);
+        }
+        let Some(file) = self.open.get_mut(&directory) else {
+            return Err(Error::bug("a file that was just opened is not open"));
+        };
+        file.write(&rows)?;
+        self.writes += 1;
+        file.last_write = self.writes;
+        if file.is_full(self.roll.size.0) {
+            self.finish(&directory)?;
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self) -> Result<()> {
+        if self.open.len() < OPEN_FILES {
+            return Ok(());
+        }
+        let oldest = self
+            .open
+            .iter()
+            .min_by_key(|(_, file)| file.last_write)
+            .map(|(d, _)| d.clone());
+        match oldest {
+            Some(directory) => self.finish(&directory),
+            None => Ok(()),
+        }
+    }
+
+    fn create(&mut self, directory: &str) -> Result<OpenFile> {
+        create_dirs(&self.lake.staging)?;
+        let Some(series) = &self.series else {
+            return Err(Error::bug("a parquet file was opened before its series"));
+        };
+        let name = format!(
+            "{}{}-{}.parquet",
+            self.names(series),
+            self.next_epoch.0,
+            self.files_named
+        );
+        self.files_named += 1;
+        let key = if directory.is_empty() {
+            name.clone()
+        } else {
+            format!("{directory}/{name}")
+        };
+        OpenFile::create(
+            &self.lake.staging,
+            format!(".{name}.inprogress"),
+            key,
+            &self.format,
+        )
+    }
+
+    fn finish(&mut self, directory: &str) -> Result<()> {
+        if let Some(file) = self.open.remove(directory) {
+            let (finished, file) = file.finish()?;
+            self.finished.push(finished);
+            self.unsynced.push(file);
+        }
+        Ok(())
+    }
+
+    /// The first call after a restart: brings the lake to the checkpoint, no more and no less.
+    async fn recover(&mut self, epoch: Epoch, promise: Promise) -> Result<()> {
+        let prefix = self.staged_names(&promise.series);
+        if promise.path == self.lake.path {
+            self.lake.recover(epoch, &promise, &prefix, &self.cx).await?;
+        } else {
+            let location = promise.path.parse()?;
+            let old = Lake::open(promise.path.clone(), location, &self.aws, &self.cx).await?;
+            old.recover(epoch, &promise, &prefix, &self.cx).await?;
+        }
+        self.follow(epoch);
+        self.enter(promise.series)
+    }
+
+    /// The series of this sink. Without a recovery before the first rows there was no checkpoint, so this is
+    /// where a new series begins.
+    fn begin(&mut self) -> Result<String> {
+        if self.series.is_none() {
+            self.enter(new_series())?;
+        }
+        Ok(self.series.clone().unwrap_or_default())
+    }
+
+    /// Works in `series` from here on. Where the last run was in another, it died before its first checkpoint,
+    /// and what it staged was promised to nobody.
+    fn enter(&mut self, series: String) -> Result<()> {
+        let record = self.cx.data_dir.join("series");
+        let before = match fs::read_to_string(&record) {
+            Ok(before) => before,
+            Err(e) if e.kind() == ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(cannot("read", &record, e)),
+        };
+        if before != series {
+            if !before.is_empty() {
+                remove_files(&self.lake.staging, &self.staged_names(&before), |_| true)?;
+            }
+            create_dirs(&self.cx.data_dir)?;
+            fs::write(&record, &series).map_err(|e| cannot("write", &record, e))?;
+        }
+        self.series = Some(series);
+        Ok(())
+    }
+
+    fn follow(&mut self, epoch: Epoch) {
+        self.next_epoch = epoch.next();
+        self.files_named = 0;
+    }
+
+    /// What every file name of this sink in a series starts with.
+    fn names(&self, series: &str) -> String {
+        format!("{}-{}-{series}-", self.cx.pipeline, self.cx.name)
+    }
+
+    /// As [`Self::names`], for files that are not whole yet.
+    fn staged_names(&self, series: &str) -> String {
+        format!(".{}", self.names(series))
+    }
+}

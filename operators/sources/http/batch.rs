@@ -1,0 +1,282 @@
+//! The open batch of one source in one lane: rows of many requests, written together, acknowledged
+//! together.
+//!
+//! A lane is one thread, so nothing here is locked. A request appends its rows and waits. The batch is
+//! written when the lane has run out of requests that are ready, and while it is on its way to disk the
+//! next one fills: under load the time of an fsync sets the size of batches by itself. If the log
+//! refuses a batch, its rows are dropped and every waiting client is told to come again.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millstream_engine::source::PartitionId;
+use millstream_engine::time::Timestamp;
+use millstream_engine::{Error, Result};
+use tokio::sync::oneshot;
+use tracing::error;
+
+use super::endpoint::{BatchInFlight, Endpoint, partition_of};
+use super::limits::Limits;
+use super::options::Ack;
+use super::request::Pairs;
+use crate::formats::json::{BodyError, Decoded, Decoder, RowError};
+use crate::log::Appended;
+use crate::sources::invalid::InvalidRows;
+
+/// What a client is told to wait when the log names no time: long enough for a checkpoint to release
+/// space at the default interval, short enough not to lose the client.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// What becomes of a batch, for each request that waits for it.
+pub(super) type Verdict = Result<(), NotTaken>;
+
+/// Why a batch was not written.
+#[derive(Clone, Debug)]
+pub(super) enum NotTaken {
+    /// The log is full or closing.
+    Busy { message: String, after: Duration },
+    /// Something that needs a person; it has been logged.
+    Failed,
+}
+
+/// A request's rows: what became of each, and where to wait until the good ones are safe.
+pub(super) struct Taken {
+    pub decoded: Decoded,
+    pub verdict: oneshot::Receiver<Verdict>,
+}
+
+/// One source in one lane.
+pub(super) struct LaneSource {
+    pub endpoint: Arc<Endpoint>,
+    partition: PartitionId,
+    batch_rows: usize,
+    batch_bytes: usize,
+    open: RefCell<Open>,
+}
+
+struct Open {
+    decoder: Decoder,
+    invalid: InvalidRows,
+    waiting: Vec<oneshot::Sender<Verdict>>,
+    /// Requests so far, to see whether more came during a pause.
+    requests: u64,
+    /// Whether a task is there to write the batch.
+    attended: bool,
+    written: Instant,
+}
+
+impl LaneSource {
+    pub fn new(endpoint: Arc<Endpoint>, lane: usize, limits: &Limits) -> Result<LaneSource> {
+        let options = &endpoint.options;
+        let decoder = Decoder::stamping_arrival(endpoint.schema.clone())?
+            .enveloped(options.records.clone())
+            .max_rows(options.max_rows);
+        Ok(LaneSource {
+            partition: partition_of(lane),
+            endpoint,
+            batch_rows: limits.batch_rows,
+            batch_bytes: limits.batch_bytes,
+            open: RefCell::new(Open {
+                decoder,
+                invalid: InvalidRows::default(),
+                waiting: Vec::new(),
+                requests: 0,
+                attended: false,
+                written: Instant::now(),
+            }),
+        })
+    }
+
+    /// Takes the rows of a body. A body that cannot be read goes to the invalid rows as a whole.
+    pub fn take_body(self: &Rc<Self>, body: &[u8], peer: IpAddr) -> Result<Taken, BodyError> {
+        let now = Timestamp::now();
+        let path = &self.endpoint.options.path;
+        let mut open = self.open.borrow_mut();
+        let decoded = open.decoder.decode(body, now).inspect_err(|e| {
+            let origin = format!("POST {path} from {peer}");
+            open.invalid.push(now, &origin, &e.to_string(), body);
+        });
+        if let Ok(Decoded { failed, .. }) = &decoded {
+            for row in failed {
+                let origin = format!("POST {path} row {} from {peer}", row.index + 1);
+                let raw = &body[row.span.clone()];
+                open.invalid.push(now, &origin, &reason(&row.error), raw);
+            }
+        }
+        drop(open);
+        match decoded {
+            Ok(decoded) => Ok(Taken {
+                decoded,
+                verdict: self.await_verdict(),
+            }),
+            Err(e) => {
+                self.attend();
+                Err(e)
+            }
+        }
+    }
+
+    /// Records a body that was refused before it could be decoded.
+    pub fn refuse_body(self: &Rc<Self>, body: &[u8], reason: &str, peer: IpAddr) {
+        let origin = format!("POST {} from {peer}", self.endpoint.options.path);
+        let mut open = self.open.borrow_mut();
+        open.invalid.push(Timestamp::now(), &origin, reason, body);
+        drop(open);
+        self.attend();
+    }
+
+    /// Takes the row that a query string writes.
+    pub fn take_query(self: &Rc<Self>, query: &str, peer: IpAddr) -> Taken {
+        let now = Timestamp::now();
+        let mut open = self.open.borrow_mut();
+        let row = Pairs::parse(query).and_then(|pairs| open.decoder.decode_pairs(&pairs.0, now));
+        let mut decoded = Decoded {
+            rows: 1,
+            failed: Vec::new(),
+        };
+        if let Err(error) = row {
+            let origin = format!("GET {}.gif from {peer}", self.endpoint.options.path);
+            open.invalid.push(now, &origin, &reason(&error), query.as_bytes());
+            let (index, span) = (0, 0..query.len());
+            decoded
+                .failed
+                .push(crate::formats::json::FailedRow { index, error, span });
+        }
+        drop(open);
+        let verdict = self.await_verdict();
+        Taken { decoded, verdict }
+    }
+
+    fn await_verdict(self: &Rc<Self>) -> oneshot::Receiver<Verdict> {
+        let (sender, verdict) = oneshot::channel();
+        let mut open = self.open.borrow_mut();
+        open.waiting.push(sender);
+        open.requests += 1;
+        drop(open);
+        self.attend();
+        verdict
+    }
+
+    /// Sees to it that the open batch is written.
+    fn attend(self: &Rc<Self>) {
+        let mut open = self.open.borrow_mut();
+        if open.decoder.len() >= self.batch_rows || open.bytes() >= self.batch_bytes {
+            drop(open);
+            let full = self.write();
+            tokio::task::spawn_local(full.settle());
+        } else if !open.attended {
+            open.attended = true;
+            drop(open);
+            let in_flight = self.endpoint.begin_batch();
+            tokio::task::spawn_local(self.clone().write_until_empty(in_flight));
+        }
+    }
+
+    async fn write_until_empty(self: Rc<Self>, _in_flight: BatchInFlight) {
+        while !self.is_empty() {
+            self.gather().await;
+            self.write().settle().await;
+        }
+        self.open.borrow_mut().attended = false;
+    }
+
+    fn is_empty(&self) -> bool {
+        let open = self.open.borrow();
+        open.decoder.is_empty() && open.invalid.is_empty() && open.waiting.is_empty()
+    }
+
+    /// Lets the requests that are ready join, as long as there are any and `commit_linger` allows.
+    async fn gather(&self) {
+        let options = &self.endpoint.options;
+        let deadline = Instant::now() + options.commit_linger.0;
+        if options.ack == Ack::Memory {
+            // Without an fsync to wait for, the linger alone keeps batches from being tiny.
+            let earliest = self.open.borrow().written + options.commit_linger.0;
+            tokio::time::sleep_until(earliest.min(deadline).into()).await;
+        }
+        let mut seen = 0;
+        while seen != self.open.borrow().requests && Instant::now() < deadline {
+            seen = self.open.borrow().requests;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Appends the open batch to the log and opens the next.
+    fn write(&self) -> Written {
+        let mut open = self.open.borrow_mut();
+        let in_flight = self.endpoint.begin_batch();
+        let waiting = std::mem::take(&mut open.waiting);
+        open.written = Instant::now();
+        // Both are taken whatever happens, so that one failing does not shift the rows of the next batch.
+        let (rows, invalid) = (open.decoder.finish(), open.invalid.finish());
+        let appended = match (rows, invalid) {
+            (Ok(rows), Ok(None)) if rows.num_rows() == 0 => Ok(None),
+            (Ok(rows), Ok(invalid)) => self
+                .endpoint
+                .with_log(&self.partition, |log| log.append(rows, invalid))
+                .map(Some),
+            (Err(e), _) | (_, Err(e)) => Err(e),
+        };
+        Written {
+            appended,
+            waiting,
+            wait: self.endpoint.options.ack == Ack::Durable,
+            path: self.endpoint.options.path.clone(),
+            _in_flight: in_flight,
+        }
+    }
+}
+
+impl Open {
+    fn bytes(&self) -> usize {
+        self.decoder.bytes() + self.invalid.bytes()
+    }
+}
+
+/// A batch on its way to disk.
+struct Written {
+    appended: Result<Option<Appended>>,
+    waiting: Vec<oneshot::Sender<Verdict>>,
+    wait: bool,
+    path: String,
+    _in_flight: BatchInFlight,
+}
+
+impl Written {
+    /// Tells every waiting request what became of the batch.
+    async fn settle(self) {
+        let outcome = match self.appended {
+            Ok(Some(appended)) if self.wait => match appended.durable.await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Error::retry("the log closed before the rows were on disk")),
+            },
+            Ok(_) => Ok(()),
+            Err(e) => Err(e),
+        };
+        let verdict = outcome.map_err(|e| not_taken(e, &self.path));
+        for request in self.waiting {
+            // A client that went away does not wait any more.
+            let _ = request.send(verdict.clone());
+        }
+    }
+}
+
+fn not_taken(e: Error, path: &str) -> NotTaken {
+    match e {
+        Error::Retry { message, after } => NotTaken::Busy {
+            message,
+            after: after.unwrap_or(RETRY_AFTER),
+        },
+        e => {
+            error!(path, error = %e, "rows could not be written to the ingest log");
+            NotTaken::Failed
+        }
+    }
+}
+
+fn reason(e: &RowError) -> String {
+    format!("{}: {}", e.code, e.message)
+}

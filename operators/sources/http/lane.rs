@@ -1,0 +1,191 @@
+//! One lane: a thread's view of the routes, and its part of every source.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use super::answer::Replies;
+use super::batch::LaneSource;
+use super::body::Buffered;
+use super::endpoint::{Endpoint, Route, Routes, Table};
+use super::limits::Limits;
+use super::options::GIF;
+use super::stats::LaneStats;
+
+/// What all lanes share.
+pub(super) struct Shared {
+    pub routes: Routes,
+    pub limits: Limits,
+    pub stats: Vec<LaneStats>,
+    /// Cancelled when the server stops.
+    pub stop: CancellationToken,
+}
+
+/// One lane; never leaves its thread.
+pub(super) struct Lane {
+    pub shared: Arc<Shared>,
+    pub index: usize,
+    pub replies: Replies,
+    pub buffered: Buffered,
+    epoch: Cell<usize>,
+    table: RefCell<Arc<Table>>,
+    sources: RefCell<HashMap<String, Rc<LaneSource>>>,
+}
+
+/// Where a path leads.
+pub(super) enum Found {
+    /// To a source; `gif` if the row is in the query string.
+    Source { source: Rc<LaneSource>, gif: bool },
+    /// To a source that will be back.
+    Away,
+    /// To a source that this lane cannot serve; the reason has been logged.
+    Broken,
+    /// Nowhere.
+    Unknown,
+}
+
+impl Lane {
+    pub fn new(shared: Arc<Shared>, index: usize) -> Lane {
+        let epoch = shared.routes.epoch();
+        Lane {
+            index,
+            replies: Replies::default(),
+            buffered: Buffered {
+                limit: shared.limits.buffered_bytes,
+                bytes: Cell::new(0),
+            },
+            epoch: Cell::new(epoch),
+            table: RefCell::new(shared.routes.table()),
+            sources: RefCell::default(),
+            shared,
+        }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    pub fn stats(&self) -> &LaneStats {
+        &self.shared.stats[self.index]
+    }
+
+    pub fn find(&self, path: &str) -> Found {
+        self.follow();
+        match self.find_exactly(path, false) {
+            Found::Unknown => match path.strip_suffix(GIF) {
+                Some(path) => self.find_exactly(path, true),
+                None => Found::Unknown,
+            },
+            found => found,
+        }
+    }
+
+    /// Whether every source that was opened takes rows.
+    pub fn is_ready(&self) -> bool {
+        self.follow();
+        let table = self.table.borrow();
+        let all_open = table.values().all(|route| matches!(route, Route::Open(_)));
+        !table.is_empty() && all_open && !self.shared.stop.is_cancelled()
+    }
+
+    /// Waits until everything this lane took is on disk or refused.
+    pub async fn quiet(&self) {
+        let sources: Vec<_> = self.sources.borrow().values().cloned().collect();
+        for source in sources {
+            source.endpoint.quiet().await;
+        }
+    }
+
+    fn find_exactly(&self, path: &str, gif: bool) -> Found {
+        if let Some(source) = self.sources.borrow().get(path) {
+            let source = source.clone();
+            return Found::Source { source, gif };
+        }
+        match self.table.borrow().get(path) {
+            None => Found::Unknown,
+            Some(Route::Away { until }) if *until < Instant::now() => Found::Unknown,
+            Some(Route::Away { .. }) => Found::Away,
+            Some(Route::Open(endpoint)) => self.enter(path, endpoint, gif),
+        }
+    }
+
+    fn enter(&self, path: &str, endpoint: &Arc<Endpoint>, gif: bool) -> Found {
+        match LaneSource::new(endpoint.clone(), self.index, self.limits()) {
+            Ok(source) => {
+                let source = Rc::new(source);
+                self.sources.borrow_mut().insert(path.to_owned(), source.clone());
+                Found::Source { source, gif }
+            }
+            Err(e) => {
+                error!(path, error = %e, "a lane could not take up a source");
+                Found::Broken
+            }
+        }
+    }
+
+    /// Takes up the newest table, if there is one. Batches of sources that left it are written all the
+    /// same: their task holds them.
+    fn follow(&self) {
+        let epoch = self.shared.routes.epoch();
+        if epoch == self.epoch.get() {
+            return;
+        }
+        // Read in this order, a change in between is followed once more, never missed.
+        self.epoch.set(epoch);
+        *self.table.borrow_mut() = self.shared.routes.table();
+        let table = self.table.borrow();
+        self.sources.borrow_mut().retain(|path, source| {
+            matches!(table.get(path), Some(Route::Open(open)) if Arc::ptr_eq(open, &source.endpoint))
+        });
+    }
+}
+
+/// Tasks of a lane that are counted, and waited for at the end.
+#[derive(Clone, Default)]
+pub(super) struct Crowd(Rc<Members>);
+
+#[derive(Default)]
+struct Members {
+    count: Cell<usize>,
+    left: Notify,
+}
+
+struct Member(Crowd);
+
+impl Crowd {
+    /// Tasks that have not ended.
+    pub fn len(&self) -> usize {
+        self.0.count.get()
+    }
+
+    /// Runs `task` on this lane.
+    pub fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.count.set(self.len() + 1);
+        let member = Member(self.clone());
+        tokio::task::spawn_local(async move {
+            task.await;
+            drop(member);
+        });
+    }
+
+    /// Waits until every task has ended.
+    pub async fn gone(&self) {
+        while self.len() > 0 {
+            self.0.left.notified().await;
+        }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let crowd = &self.0.0;
+        crowd.count.set(crowd.count.get() - 1);
+        crowd.left.notify_one();
+    }
+}

@@ -1,0 +1,83 @@
+//! Rows over HTTP: the ingest server and the `http` source.
+//!
+//! One [`Ingest`] per process listens for all pipelines; a source opens its path on it. A request's bytes
+//! are decoded straight into the open batch of its lane (`batch`), the batch becomes a frame of the
+//! lane's log, and when that is durable every request in it is answered. The source reads the log: what
+//! was answered with 200 comes out of it, whatever happens in between.
+//!
+//! How it fails: a bad row alone, with a code in the answer; a bad body with 4xx; a full log with 503 and
+//! `Retry-After`. Bad rows and bodies go to `<source>.invalid`. While a pipeline restarts, its path
+//! answers 503.
+
+mod answer;
+mod batch;
+mod body;
+mod connection;
+mod endpoint;
+mod ingest;
+mod lane;
+mod limits;
+mod options;
+mod request;
+mod source;
+mod stats;
+
+use std::sync::Arc;
+
+use millstream_engine::source::{Source, SourceConnector, SourceContext, options as typed};
+use millstream_engine::{Error, Result};
+
+pub use self::ingest::Ingest;
+pub use self::limits::Limits;
+pub use self::options::{Ack, HttpOptions};
+use self::source::HttpSource;
+pub use self::stats::IngestStats;
+use crate::formats::json::Decoder;
+
+/// `type = "http"`.
+pub struct HttpConnector {
+    ingest: Option<Arc<Ingest>>,
+}
+
+impl HttpConnector {
+    /// Sources open their paths on `ingest`.
+    pub fn new(ingest: Arc<Ingest>) -> HttpConnector {
+        HttpConnector { ingest: Some(ingest) }
+    }
+
+    /// For checking pipeline files: knows the keys, opens nothing.
+    pub fn unbound() -> HttpConnector {
+        HttpConnector { ingest: None }
+    }
+}
+
+impl SourceConnector for HttpConnector {
+    fn name(&self) -> &'static str {
+        "http"
+    }
+
+    fn identity(&self) -> &'static [&'static str] {
+        &["path"]
+    }
+
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(HttpOptions)
+    }
+
+    fn check(&self, cx: &SourceContext) -> Result<()> {
+        typed::<HttpOptions>(&cx.options)?.check()?;
+        Decoder::stamping_arrival(cx.schema.clone()).map(drop)
+    }
+
+    fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>> {
+        let ingest = self.ingest.clone().ok_or_else(|| {
+            Error::config("there is no ingest server here; http sources run under millstream run")
+        })?;
+        self.check(&cx)?;
+        let options = typed(&cx.options)?;
+        Ok(Arc::new(HttpSource::open(ingest, options, cx)?))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,235 @@
+//! The half of a windowed query that runs once: collects the panes' state from all partitions and, when the
+//! watermark passes a window's end, executes the upper plan over it.
+//!
+//! Windows fire in order of their end, each once: those that hold any row, or with `emit_empty` all of them
+//! from the first known one on. The first known is the window of the first state that arrived or the first
+//! one that was open at the first watermark, whichever is earlier; before that nobody was listening, so there
+//! is nothing to report as empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::collect;
+use datafusion::physical_plan::spill::get_record_batch_memory_size;
+use millstream_engine::message::{Batch, Pane};
+use millstream_engine::operator::{Operator, Output};
+use millstream_engine::state::Snapshot;
+use millstream_engine::time::Timestamp;
+use millstream_engine::{Error, Result};
+
+use super::errors::failed;
+use super::functions::FiringWindow;
+use super::local::check_kept;
+use super::split::{Reduce, Split};
+use super::steps::with_schema;
+use super::{CONSECUTIVE_EMPTY_WINDOWS, part_label, part_pane};
+use crate::window::{Interval, Panes, WATERMARK, watermark_of, watermark_rows};
+
+/// The upper half of a windowed query.
+pub(super) struct UpperHalf {
+    query: Arc<str>,
+    schema: SchemaRef,
+    split: Split,
+    window: Arc<FiringWindow>,
+    context: Arc<TaskContext>,
+    panes: Panes,
+    emit_empty: bool,
+    /// State by start of pane; inside, by slot, the presence slot last.
+    held: BTreeMap<i64, Vec<Vec<RecordBatch>>>,
+    /// Bytes of rows held for slots without an aggregate.
+    kept_bytes: usize,
+    /// Every window that ends here or earlier has fired.
+    watermark: Timestamp,
+}
+
+impl UpperHalf {
+    /// A half with no state, whose plan answers `window_start()` and `window_end()` from `window`.
+    pub fn new(
+        query: Arc<str>,
+        split: Split,
+        window: Arc<FiringWindow>,
+        context: Arc<TaskContext>,
+        panes: Panes,
+        emit_empty: bool,
+    ) -> UpperHalf {
+        UpperHalf {
+            query,
+            schema: split.upper.schema(),
+            split,
+            window,
+            context,
+            panes,
+            emit_empty,
+            held: BTreeMap::new(),
+            kept_bytes: 0,
+            watermark: Timestamp::MIN,
+        }
+    }
+
+    fn hold(&mut self, at: Pane, rows: RecordBatch) -> Result<()> {
+        let slots = self.split.slots.len() + 1;
+        let slot = at.slot as usize;
+        if slot >= slots {
+            return Err(Error::bug(format!("query {:?} has no slot {slot}", self.query)));
+        }
+        if self.keeps(slot) {
+            self.kept_bytes += get_record_batch_memory_size(&rows);
+            check_kept(&self.query, self.kept_bytes)?;
+        }
+        let pane = self
+            .held
+            .entry(at.start.0)
+            .or_insert_with(|| vec![Vec::new(); slots]);
+        pane[slot].push(rows);
+        Ok(())
+    }
+
+    fn keeps(&self, slot: usize) -> bool {
+        self.split
+            .slots
+            .get(slot)
+            .is_some_and(|s| matches!(s.reduce, Reduce::Keep))
+    }
+
+    /// Ends of the windows to fire now, in order.
+    fn due(&self, at: Timestamp) -> Vec<i64> {
+        // Most watermarks pass no window's end; do not look at the panes for those.
+        if self.watermark > Timestamp::MIN && self.panes.next_end(self.watermark.0) > at.0 {
+            return Vec::new();
+        }
+        let with_rows: BTreeSet<i64> = self
+            .held
+            .keys()
+            .flat_map(|pane| self.panes.ends_of(*pane))
+            .filter(|end| *end > self.watermark.0 && *end <= at.0)
+            .collect();
+        match self.emit_empty {
+            true => self.with_empty(with_rows, at),
+            false => with_rows.into_iter().collect(),
+        }
+    }
+
+    fn with_empty(&self, with_rows: BTreeSet<i64>, at: Timestamp) -> Vec<i64> {
+        let first = with_rows.first().copied();
+        let mut next = match self.watermark {
+            Timestamp::MIN => first.unwrap_or(i64::MAX).min(self.panes.next_end(at.0)),
+            fired => self.panes.next_end(fired.0),
+        };
+        let mut due = Vec::new();
+        for end in &with_rows {
+            next = self.empty_until(next, *end, &mut due);
+            due.push(*end);
+            next = next.max(self.panes.next_end(*end));
+        }
+        // After the end of a bounded stream no window is known any more.
+        if at < Timestamp::MAX {
+            self.empty_until(next, at.0.saturating_add(1), &mut due);
+        }
+        due
+    }
+
+    /// Adds the windows that end from `next` on and before `until`, up to a limit; returns the next end.
+    fn empty_until(&self, mut next: i64, until: i64, due: &mut Vec<i64>) -> i64 {
+        let mut left = CONSECUTIVE_EMPTY_WINDOWS;
+        while next < until {
+            if left == 0 {
+                tracing::warn!(
+                    query = &*self.query,
+                    from = %Timestamp(next),
+                    to = %Timestamp(until),
+                    "more than {CONSECUTIVE_EMPTY_WINDOWS} windows in a row are empty; the rest is skipped"
+                );
+                return until;
+            }
+            left -= 1;
+            due.push(next);
+            next = self.panes.next_end(next);
+        }
+        next
+    }
+
+    async fn fire(&self, window: Interval, out: &mut Output) -> Result<()> {
+        self.window.set(window);
+        let rows = |slot: usize| {
+            let panes = self.held.range(window.start.0..window.end.0);
+            panes.flat_map(|(_, slots)| slots[slot].iter().cloned()).collect()
+        };
+        let failed = |e| failed(&self.query, e).within(format!("window {} to {}", window.start, window.end));
+        let plan = self.split.filled(rows, window).map_err(failed)?;
+        for rows in collect(plan, Arc::clone(&self.context)).await.map_err(failed)? {
+            out.emit(with_schema(rows, &self.schema)?);
+        }
+        Ok(())
+    }
+
+    /// Drops the panes whose last window has fired.
+    fn forget(&mut self) {
+        while let Some(entry) = self.held.first_entry() {
+            if self.panes.last_end(*entry.key()) > self.watermark.0 {
+                break;
+            }
+            let slots = entry.remove();
+            for (slot, rows) in slots.iter().enumerate() {
+                if self.keeps(slot) {
+                    let bytes: usize = rows.iter().map(get_record_batch_memory_size).sum();
+                    self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Operator for UpperHalf {
+    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+        let Some(pane) = batch.pane else {
+            return Err(Error::bug(format!(
+                "query {:?} was given rows without a pane",
+                self.query
+            )));
+        };
+        if self.panes.last_end(pane.start.0) <= self.watermark.0 {
+            return Err(Error::bug(format!(
+                "query {:?} was given state of the pane at {} when the watermark stood at {}",
+                self.query, pane.start, self.watermark
+            )));
+        }
+        self.hold(pane, batch.rows)
+    }
+
+    async fn on_watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<()> {
+        for end in self.due(at) {
+            self.fire(self.panes.ending(end), out).await?;
+        }
+        self.watermark = at;
+        self.forget();
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        snapshot.push(WATERMARK, watermark_rows(self.watermark)?);
+        for (start, slots) in &self.held {
+            for (slot, batches) in slots.iter().enumerate() {
+                for rows in batches {
+                    snapshot.push(part_label(slot as u32, *start)?, rows.clone());
+                }
+            }
+        }
+        Ok(snapshot)
+    }
+
+    fn restore(&mut self, from: Snapshot) -> Result<()> {
+        for part in from.parts {
+            match part.label.as_str() {
+                WATERMARK => self.watermark = watermark_of(&part.rows)?,
+                label => self.hold(part_pane(label)?, part.rows)?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,319 @@
+//! What runs in every partition: a stateless query as a whole, or the lower half of a windowed one.
+//!
+//! The lower half keeps, per open pane and slot, accumulators (or rows, for slots without an aggregate). When
+//! the watermark passes a pane's end its state leaves, marked with pane and slot. A pane whose rows all
+//! disappeared on the way (filtered out under a GROUP BY) still leaves a row in the presence slot, so that the
+//! global half knows that the window had rows: a `count(*)` above must then say 0.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array, UInt64Array};
+use arrow::compute::{max, min, take_record_batch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::physical_plan::spill::get_record_batch_memory_size;
+use millstream_engine::message::{Batch, Pane};
+use millstream_engine::operator::{Operator, Output};
+use millstream_engine::state::Snapshot;
+use millstream_engine::time::Timestamp;
+use millstream_engine::{Error, Result};
+
+use super::accumulate::Accumulators;
+use super::errors::failed;
+use super::split::{Reduce, Slot};
+use super::steps::{Steps, with_schema};
+use super::{BUFFERED_BYTES, STATE_ROWS_PER_BATCH, part_label, part_pane};
+use crate::window::{Interval, Panes, event_times};
+
+/// A query of filters and projections, batch by batch.
+pub(super) struct Stateless {
+    pub query: Arc<str>,
+    pub steps: Steps,
+    pub schema: SchemaRef,
+}
+
+#[async_trait]
+impl Operator for Stateless {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
+        let rows = self
+            .steps
+            .apply(&batch.rows, None)
+            .map_err(|e| failed(&self.query, e))?;
+        out.emit(with_schema(rows, &self.schema)?);
+        Ok(())
+    }
+}
+
+/// The lower half of a windowed query for one of its inputs.
+pub(super) struct LowerHalf {
+    query: Arc<str>,
+    /// Index of the event-time column in the rows that arrive.
+    event_time: usize,
+    panes: Panes,
+    /// The slots this input feeds, with their numbers.
+    slots: Vec<(u32, Arc<Slot>)>,
+    presence: u32,
+    open: BTreeMap<i64, OpenPane>,
+    /// Bytes of rows kept in all open panes.
+    kept_bytes: usize,
+}
+
+/// State of one pane: one entry per slot of the half, in its order.
+struct OpenPane {
+    rows: u64,
+    slots: Vec<OpenSlot>,
+}
+
+struct OpenSlot {
+    number: u32,
+    slot: Arc<Slot>,
+    window: Interval,
+    state: State,
+}
+
+enum State {
+    Accumulated(Accumulators),
+    Kept(Vec<RecordBatch>),
+}
+
+impl LowerHalf {
+    /// The half that feeds the given slots of `query`; `presence` is the number of its presence slot.
+    pub fn new(
+        query: Arc<str>,
+        event_time: usize,
+        panes: Panes,
+        slots: Vec<(u32, Arc<Slot>)>,
+        presence: u32,
+    ) -> LowerHalf {
+        LowerHalf {
+            query,
+            event_time,
+            panes,
+            slots,
+            presence,
+            open: BTreeMap::new(),
+            kept_bytes: 0,
+        }
+    }
+
+    fn pane(&mut self, start: i64) -> Result<&mut OpenPane> {
+        if !self.open.contains_key(&start) {
+            let window = Interval {
+                start: Timestamp(start),
+                end: Timestamp(self.panes.pane_end(start)),
+            };
+            let open = |(number, slot): &(u32, Arc<Slot>)| OpenSlot::new(*number, slot, window);
+            let slots: datafusion::common::Result<_> = self.slots.iter().map(open).collect();
+            let slots = slots.map_err(|e| failed(&self.query, e))?;
+            self.open.insert(start, OpenPane { rows: 0, slots });
+        }
+        Ok(self.open.get_mut(&start).expect("the pane was just opened"))
+    }
+
+    fn update(&mut self, start: i64, rows: &RecordBatch) -> Result<()> {
+        let query = Arc::clone(&self.query);
+        let pane = self.pane(start)?;
+        pane.rows += rows.num_rows() as u64;
+        let mut kept = 0;
+        for slot in &mut pane.slots {
+            kept += slot.update(rows).map_err(|e| failed(&query, e))?;
+        }
+        self.kept_bytes += kept;
+        check_kept(&self.query, self.kept_bytes)
+    }
+
+    fn emit(&self, start: i64, pane: &mut OpenPane, out: &mut Output) -> Result<()> {
+        for (slot, rows) in pane.take(self.presence).map_err(|e| failed(&self.query, e))? {
+            let pane = Some(Pane {
+                slot,
+                start: Timestamp(start),
+            });
+            for from in (0..rows.num_rows()).step_by(STATE_ROWS_PER_BATCH) {
+                let length = STATE_ROWS_PER_BATCH.min(rows.num_rows() - from);
+                out.emit(Batch {
+                    rows: rows.slice(from, length),
+                    pane,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Operator for LowerHalf {
+    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+        let rows = batch.rows;
+        let times = event_times(&rows, self.event_time)?;
+        let (Some(first), Some(last)) = (min(times), max(times)) else {
+            return Ok(());
+        };
+        let first = self.panes.pane_of(first);
+        if first == self.panes.pane_of(last) {
+            return self.update(first, &rows);
+        }
+        let mut by_pane: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        for (row, at) in times.values().iter().enumerate() {
+            by_pane
+                .entry(self.panes.pane_of(*at))
+                .or_default()
+                .push(row as u32);
+        }
+        for (start, indices) in by_pane {
+            self.update(start, &take_record_batch(&rows, &UInt32Array::from(indices))?)?;
+        }
+        Ok(())
+    }
+
+    async fn on_watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<()> {
+        while let Some(entry) = self.open.first_entry() {
+            let start = *entry.key();
+            if self.panes.pane_end(start) > at.0 {
+                break;
+            }
+            let mut pane = entry.remove();
+            self.kept_bytes = self.kept_bytes.saturating_sub(pane.kept_bytes());
+            self.emit(start, &mut pane, out)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the state of every pane and puts it back: accumulators cannot be read without being emptied.
+    fn snapshot(&mut self) -> Result<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        let LowerHalf {
+            open,
+            query,
+            presence,
+            ..
+        } = self;
+        for (start, pane) in open {
+            let rows = pane.rows;
+            let state = pane.take(*presence).map_err(|e| failed(query, e))?;
+            for (slot, rows) in state {
+                pane.merge(slot, rows.clone()).map_err(|e| failed(query, e))?;
+                snapshot.push(part_label(slot, *start)?, rows);
+            }
+            pane.rows = rows;
+        }
+        Ok(snapshot)
+    }
+
+    fn restore(&mut self, from: Snapshot) -> Result<()> {
+        let query = Arc::clone(&self.query);
+        for part in from.parts {
+            let at = part_pane(&part.label)?;
+            let pane = self.pane(at.start.0)?;
+            pane.rows = pane.rows.max(1);
+            pane.merge(at.slot, part.rows).map_err(|e| failed(&query, e))?;
+        }
+        self.kept_bytes = self.open.values().map(OpenPane::kept_bytes).sum();
+        Ok(())
+    }
+}
+
+impl OpenPane {
+    /// State by slot; a pane that had rows always gives some.
+    fn take(&mut self, presence: u32) -> datafusion::common::Result<Vec<(u32, RecordBatch)>> {
+        let mut all = Vec::new();
+        for slot in &mut self.slots {
+            let taken = slot.take()?.into_iter().filter(|rows| rows.num_rows() > 0);
+            all.extend(taken.map(|rows| (slot.number, rows)));
+        }
+        if all.is_empty() && self.rows > 0 {
+            all.push((presence, presence_rows(self.rows)?));
+        }
+        Ok(all)
+    }
+
+    /// Rows of the presence slot, which is none of the pane's, leave no state.
+    fn merge(&mut self, slot: u32, rows: RecordBatch) -> datafusion::common::Result<()> {
+        match self.slots.iter_mut().find(|s| s.number == slot) {
+            Some(slot) => slot.merge(rows),
+            None => Ok(()),
+        }
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.slots.iter().map(OpenSlot::kept_bytes).sum()
+    }
+}
+
+impl OpenSlot {
+    fn new(number: u32, slot: &Arc<Slot>, window: Interval) -> datafusion::common::Result<OpenSlot> {
+        let slot = match slot.mentions_window {
+            true => Arc::new(slot.bind(window)?),
+            false => Arc::clone(slot),
+        };
+        let state = match &slot.reduce {
+            Reduce::Aggregate(aggregate) => State::Accumulated(Accumulators::new(aggregate)?),
+            Reduce::Keep => State::Kept(Vec::new()),
+        };
+        Ok(OpenSlot {
+            number,
+            slot,
+            window,
+            state,
+        })
+    }
+
+    /// Takes rows; says how many bytes of them are kept.
+    fn update(&mut self, rows: &RecordBatch) -> datafusion::common::Result<usize> {
+        let rows = self.slot.steps.apply(rows, Some(self.window))?;
+        match (&mut self.state, &self.slot.reduce) {
+            (State::Accumulated(state), Reduce::Aggregate(aggregate)) => {
+                state.update(aggregate, &rows)?;
+                Ok(0)
+            }
+            (State::Kept(kept), _) if rows.num_rows() > 0 => {
+                let bytes = get_record_batch_memory_size(&rows);
+                kept.push(rows);
+                Ok(bytes)
+            }
+            _ => Ok(0),
+        }
+    }
+
+    fn take(&mut self) -> datafusion::common::Result<Vec<RecordBatch>> {
+        match (&mut self.state, &self.slot.reduce) {
+            (State::Accumulated(state), Reduce::Aggregate(aggregate)) => Ok(vec![state.take(aggregate)?]),
+            (State::Kept(kept), _) => Ok(std::mem::take(kept)),
+            (State::Accumulated(_), Reduce::Keep) => Ok(Vec::new()),
+        }
+    }
+
+    fn merge(&mut self, rows: RecordBatch) -> datafusion::common::Result<()> {
+        match (&mut self.state, &self.slot.reduce) {
+            (State::Accumulated(state), Reduce::Aggregate(aggregate)) => state.merge(aggregate, &rows)?,
+            (State::Kept(kept), _) => kept.push(rows),
+            (State::Accumulated(_), Reduce::Keep) => {}
+        }
+        Ok(())
+    }
+
+    fn kept_bytes(&self) -> usize {
+        match &self.state {
+            State::Kept(kept) => kept.iter().map(get_record_batch_memory_size).sum(),
+            State::Accumulated(_) => 0,
+        }
+    }
+}
+
+fn presence_rows(rows: u64) -> datafusion::common::Result<RecordBatch> {
+    let schema = Schema::new(vec![Field::new("rows", DataType::UInt64, false)]);
+    let column = Arc::new(UInt64Array::from(vec![rows])) as ArrayRef;
+    Ok(RecordBatch::try_new(Arc::new(schema), vec![column])?)
+}
+
+/// Refuses to keep more rows than [`BUFFERED_BYTES`].
+pub(super) fn check_kept(query: &str, bytes: usize) -> Result<()> {
+    if bytes <= BUFFERED_BYTES {
+        return Ok(());
+    }
+    Err(Error::data(format!(
+        "query {query:?} keeps more than {} MiB of rows until their windows close; aggregate them, select \
+         fewer columns, filter earlier or use a smaller window",
+        BUFFERED_BYTES >> 20
+    )))
+}

@@ -1,0 +1,262 @@
+//! The two ends of a simulated pipeline: a source that forgets what it released, and a sink that publishes
+//! what it staged. Both check that the runtime calls them as their traits promise.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt};
+use millstream_engine::message::{Barrier, Epoch};
+use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
+use millstream_engine::source::{
+    Offset, Offsets, PartitionId, Source, SourceBatch, SourceConnector, SourceContext,
+};
+use millstream_engine::{Error, Result};
+
+use crate::store::newest;
+use crate::world::World;
+
+/// `type = "simulated"` has no keys of its own.
+#[derive(schemars::JsonSchema)]
+struct NoOptions {}
+
+/// A kind of source that reads a world's inputs.
+pub struct SimSources {
+    /// The value of `type`.
+    pub kind: &'static str,
+    /// Where the rows are.
+    pub world: Arc<World>,
+    /// Rows per batch: one, or as chance has it.
+    pub row_by_row: bool,
+}
+
+impl SourceConnector for SimSources {
+    fn name(&self) -> &'static str {
+        self.kind
+    }
+
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(NoOptions)
+    }
+
+    fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(SimSource {
+            world: self.world.clone(),
+            row_by_row: self.row_by_row,
+            cx,
+        }))
+    }
+}
+
+#[derive(Clone)]
+struct SimSource {
+    world: Arc<World>,
+    row_by_row: bool,
+    cx: SourceContext,
+}
+
+#[async_trait]
+impl Source for SimSource {
+    fn schema(&self) -> SchemaRef {
+        self.cx.schema.clone()
+    }
+
+    async fn partitions(&self) -> Result<Vec<PartitionId>> {
+        let world = &self.world;
+        world.call("source.partitions", false, || Ok(())).await?;
+        let outside = world.outside();
+        let partitions = outside.inputs.get(&self.cx.name).into_iter().flatten();
+        Ok(partitions.map(|(name, _)| PartitionId(name.clone())).collect())
+    }
+
+    fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {
+        let key = (self.cx.name.clone(), partition.0.clone());
+        let from = from.map_or(0, |o| row(&o));
+        let released = self.world.outside().released.get(&key).copied().unwrap_or(0);
+        if from < released {
+            let world = &self.world;
+            world.violation(format!(
+                "{key:?} is read from {from}, but released up to {released}"
+            ));
+        }
+        let state = (self.clone(), key, from);
+        stream::try_unfold(state, |(source, key, at)| async move {
+            let batch = source.next(&key, at).await?;
+            Ok(batch.map(|b| {
+                let next = row(&b.offset);
+                (b, (source, key, next))
+            }))
+        })
+        .boxed()
+    }
+
+    async fn commit(&self, done: &Offsets) -> Result<()> {
+        let world = &self.world;
+        let name = &self.cx.name;
+        let effect = || {
+            self.check_release(done);
+            let mut outside = world.outside();
+            for (partition, offset) in done {
+                let key = (name.clone(), partition.0.clone());
+                let released = outside.released.entry(key).or_default();
+                *released = (*released).max(row(offset));
+            }
+            Ok(())
+        };
+        world.call("source.commit", true, effect).await
+    }
+}
+
+impl SimSource {
+    async fn next(&self, key: &(String, String), at: usize) -> Result<Option<SourceBatch>> {
+        let rows = self.world.outside().inputs[&key.0][&key.1].clone();
+        tokio::select! {
+            biased;
+            () = self.cx.stop.cancelled() => return Ok(None),
+            read = self.world.call("source.read", false, || Ok(())) => read?,
+        }
+        let gate = || self.world.outside().gates.get(key).copied();
+        while gate() == Some(at) {
+            self.world.wait(Duration::from_millis(100)).await;
+        }
+        let left = gate().unwrap_or(rows.num_rows()) - at;
+        if left == 0 {
+            return Ok(None);
+        }
+        let take = if self.row_by_row {
+            1
+        } else {
+            1 + self.world.below(left.min(8))
+        };
+        Ok(Some(SourceBatch {
+            rows: rows.slice(at, take),
+            invalid: None,
+            offset: Offset((at + take).to_string()),
+        }))
+    }
+
+    /// Only what the newest durable checkpoint covers may go, and only once all its sinks have published.
+    fn check_release(&self, done: &Offsets) {
+        let outside = self.world.outside();
+        let saved = newest(&outside).map(|r| r.manifest);
+        let covered = saved.as_ref().is_some_and(|m| {
+            let state = m.sources.get(&self.cx.name);
+            let upto = |partition| Some(row(state?.offsets.get(partition)?));
+            done.iter()
+                .all(|(partition, offset)| upto(partition).is_some_and(|upto| row(offset) <= upto))
+        });
+        let published = saved.iter().flat_map(|m| &m.sinks).all(|(sink, what)| {
+            let all = outside.published.get(sink);
+            name_of(what).is_none_or(|n| all.is_some_and(|a| a.contains(n)))
+        });
+        drop(outside);
+        if !covered || !published {
+            let why = format!("released early: covered {covered}, published {published}");
+            self.world.violation(why);
+        }
+    }
+}
+
+fn row(of: &Offset) -> usize {
+    of.0.parse().expect("an offset of ours is a row number")
+}
+
+/// A kind of sink that publishes into a world.
+pub struct SimSinks {
+    /// The value of `type`.
+    pub kind: &'static str,
+    /// Where rows go.
+    pub world: Arc<World>,
+}
+
+#[async_trait]
+impl SinkConnector for SimSinks {
+    fn name(&self) -> &'static str {
+        self.kind
+    }
+
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(NoOptions)
+    }
+
+    async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
+        let world = self.world.clone();
+        world.call("sink.open", false, || Ok(())).await?;
+        Ok(Box::new(SimSink {
+            world,
+            cx,
+            written: Vec::new(),
+        }))
+    }
+}
+
+struct SimSink {
+    world: Arc<World>,
+    cx: SinkContext,
+    written: Vec<RecordBatch>,
+}
+
+#[async_trait]
+impl Sink for SimSink {
+    async fn write(&mut self, rows: RecordBatch) -> Result<()> {
+        let world = self.world.clone();
+        let written = &mut self.written;
+        let effect = || {
+            written.push(rows);
+            Ok(())
+        };
+        world.call("sink.write", false, effect).await
+    }
+
+    /// Stages under a name of its own each time: what a try leaves behind is never published.
+    async fn prepare(&mut self, barrier: Barrier) -> Result<Committable> {
+        let world = self.world.clone();
+        let rows = concat_batches(&self.cx.schema, &self.written)?;
+        let effect = || {
+            let mut outside = world.outside();
+            let name = format!("{}-{}-{}", self.cx.name, barrier.epoch.0, outside.staged.len());
+            outside.staged.insert(name.clone(), vec![rows]);
+            Ok(name)
+        };
+        let name = world.call("sink.prepare", true, effect).await?;
+        self.written.clear();
+        Ok(Committable(name.into()))
+    }
+
+    async fn commit(&mut self, epoch: Epoch, what: Committable) -> Result<()> {
+        let world = self.world.clone();
+        let effect = || {
+            self.check_commit(epoch, &what);
+            let Some(name) = name_of(&what) else {
+                return Err(Error::bug("a sink was given what it did not prepare"));
+            };
+            let mut outside = world.outside();
+            let published = outside.published.entry(self.cx.name.clone()).or_default();
+            published.insert(name.to_owned());
+            Ok(())
+        };
+        world.call("sink.commit", true, effect).await
+    }
+}
+
+impl SimSink {
+    /// Only the newest durable checkpoint may be published.
+    fn check_commit(&self, epoch: Epoch, what: &Committable) {
+        let saved = newest(&self.world.outside()).map(|r| r.manifest);
+        let promised = saved.is_some_and(|m| m.epoch == epoch && m.sinks.get(&self.cx.name) == Some(what));
+        if !promised {
+            let world = &self.world;
+            world.violation(format!(
+                "{} commits what no checkpoint holds: {epoch:?}",
+                self.cx.name
+            ));
+        }
+    }
+}
+
+fn name_of(what: &Committable) -> Option<&str> {
+    what.0.as_str()
+}

@@ -1,0 +1,218 @@
+//! Golden pipelines, three ways: straight; checkpoint, kill, restore; restore at another parallelism. Every
+//! stream of every file in `pipelines/` must carry the same rows each time.
+//!
+//! Where partitions run beside each other, how far the watermark has come when a row is read is chance. So
+//! the rows that are late come after a gate: they are read only when everything before them is through.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
+};
+use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, FieldRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use millstream_engine::config::{self, PipelineSource};
+use millstream_engine::plan::{Plan, SinkNode, SourceNode};
+use millstream_engine::runtime::PipelineHandle;
+use millstream_operators::Environment;
+
+use crate::oracle::published_of;
+use crate::store::newest;
+use crate::world::{BEGINNING, Weather, World};
+use crate::{launch, process};
+
+/// The kind of every source and sink in a golden run.
+const KIND: &str = "golden";
+/// Rows of each source: half before the gate, half behind it.
+const ROWS: usize = 200;
+/// Every so many rows behind the gate one is late.
+const LATE_EVERY: usize = 10;
+/// So many rows right behind the gate are late: at least one for each partition.
+const LATE_FIRST: usize = 3;
+
+#[test]
+fn the_same_rows_three_ways() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines");
+    let files = std::fs::read_dir(&dir).expect("pipelines/");
+    let mut seen = 0;
+    for file in files.map(|f| f.expect("pipelines/").path()) {
+        if file.extension().is_some_and(|e| e == "toml") {
+            three_ways(&file);
+            seen += 1;
+        }
+    }
+    assert!(seen > 0, "no pipeline in {}", dir.display());
+}
+
+fn three_ways(file: &Path) {
+    let plan = golden_plan(file);
+    let straight = run(&plan, 2, None);
+    let name = file.display();
+    for (stream, rows) in &straight {
+        let may_be_empty = stream.ends_with(".invalid");
+        assert!(may_be_empty || !rows.is_empty(), "{name}: nothing in {stream}");
+    }
+    for partitions in [2, 3, 1] {
+        let killed = run(&plan, 2, Some(partitions));
+        for (stream, expect) in &straight {
+            let got = &killed[stream];
+            assert!(
+                got == expect,
+                "{name}: {stream}, restored with {partitions} partitions: expected\n{}\ngot\n{}",
+                expect.join("\n"),
+                got.join("\n")
+            );
+        }
+    }
+}
+
+/// The file's plan, with simulated sources and a simulated sink on every stream.
+fn golden_plan(file: &Path) -> Plan {
+    let text = std::fs::read_to_string(file).expect("a pipeline");
+    let source = PipelineSource {
+        file: &file.display().to_string(),
+        text: &text,
+        vars: &|_| Some("golden".into()),
+    };
+    let ships = millstream_operators::registry(Environment::default());
+    let mut plan =
+        config::load(&source, &ships).unwrap_or_else(|problems| panic!("{}: {problems:?}", file.display()));
+    for source in &mut plan.sources {
+        source.kind = KIND.into();
+        // No partition is idle: the wall clock would close windows.
+        source.idle_after = Duration::from_secs(1_000_000);
+    }
+    let sinks = plan.streams.keys().map(|stream| SinkNode {
+        name: stream.clone(),
+        kind: KIND.into(),
+        input: stream.clone(),
+        options: serde_json::Value::Null,
+    });
+    plan.sinks = sinks.collect();
+    plan
+}
+
+/// Runs on `partitions` partitions: to the end, or, with `restored`, until a checkpoint has been made at the
+/// gate. Then the process is killed, and the rest of the rows comes on as many other partitions as `restored`
+/// says. Gives the rows of every stream, sorted.
+fn run(plan: &Plan, partitions: usize, restored: Option<usize>) -> BTreeMap<String, Vec<String>> {
+    let world = World::new(1, Weather::default());
+    let plan = Arc::new(plan.clone());
+    for source in &plan.sources {
+        let dealt = deal("p", partitions, &rows(source));
+        let mut outside = world.outside();
+        for (partition, rows) in &dealt {
+            let key = (source.name.clone(), partition.clone());
+            outside.gates.insert(key, rows.num_rows() / 2);
+        }
+        outside.inputs.insert(source.name.clone(), dealt);
+    }
+    process(&world).block_on(async {
+        let handle = launch(&world, &plan, KIND, true);
+        while !at_gate(&world) {
+            world.wait(Duration::from_secs(1)).await;
+        }
+        if restored.is_none() {
+            world.outside().gates.clear();
+            through(&world, &handle).await;
+        }
+    });
+    if let Some(partitions) = restored {
+        for source in &plan.sources {
+            let rest = rows(source).slice(ROWS / 2, ROWS / 2);
+            let dealt = deal("q", partitions, &rest);
+            world.outside().inputs.insert(source.name.clone(), dealt);
+        }
+        world.outside().gates.clear();
+        process(&world).block_on(async {
+            let handle = launch(&world, &plan, KIND, true);
+            through(&world, &handle).await;
+        });
+    }
+    assert!(world.outside().violations.is_empty(), "{}", world.trace());
+    let lines = |sink: &SinkNode| (sink.name.clone(), lines(&published_of(&world, &sink.name)));
+    plan.sinks.iter().map(lines).collect()
+}
+
+/// Waits until the pipeline has read everything; one that hangs fails here.
+async fn through(world: &World, pipeline: &PipelineHandle) {
+    tokio::select! {
+        done = pipeline.done() => done.expect("it ends well"),
+        () = world.crashed() => panic!("{}", world.trace()),
+    }
+}
+
+/// Whether the newest checkpoint holds everything before the gates.
+fn at_gate(world: &World) -> bool {
+    let outside = world.outside();
+    let Some(saved) = newest(&outside) else {
+        return false;
+    };
+    outside.gates.iter().all(|((source, partition), gate)| {
+        let offsets = &saved.manifest.sources[source].offsets;
+        offsets
+            .iter()
+            .any(|(p, at)| p.0 == *partition && at.0 == gate.to_string())
+    })
+}
+
+/// A row per second; behind the gate some come ten minutes late, among them the first of every partition.
+fn rows(source: &SourceNode) -> RecordBatch {
+    let late = |n: usize| n >= ROWS / 2 && (n < ROWS / 2 + LATE_FIRST || n.is_multiple_of(LATE_EVERY));
+    let at = |n: usize| BEGINNING.0 + 1_000_000 * (n as i64 - if late(n) { 600 } else { 0 });
+    let column = |(number, field): (usize, &FieldRef)| -> ArrayRef {
+        match field.data_type() {
+            DataType::Timestamp(..) => Arc::new(
+                (0..ROWS)
+                    .map(|n| Some(at(n)))
+                    .collect::<TimestampMicrosecondArray>(),
+            ),
+            DataType::Int64 => Arc::new((0..ROWS as i64).collect::<Int64Array>()),
+            DataType::Float64 => Arc::new((0..ROWS).map(|n| Some(n as f64)).collect::<Float64Array>()),
+            DataType::Utf8 => {
+                // Every row has its own key, or dedup would leave seven.
+                let key = source.dedup.iter().any(|dedup| dedup.key.contains(&number));
+                let values = if number == 0 || key { ROWS } else { 7 };
+                let text = (0..ROWS).map(|n| Some(format!("{}{}", field.name(), n % values)));
+                Arc::new(text.collect::<StringArray>())
+            }
+            other => panic!("golden rows have no {other} yet; add it here"),
+        }
+    };
+    let columns = source.schema.fields().iter().enumerate().map(column).collect();
+    RecordBatch::try_new(source.schema.clone(), columns).expect("rows fit the schema")
+}
+
+/// Rows in turn to partitions called `prefix` and a number.
+fn deal(prefix: &str, partitions: usize, rows: &RecordBatch) -> BTreeMap<String, RecordBatch> {
+    let share = |n: usize| {
+        let mine = (n..rows.num_rows()).step_by(partitions).map(|i| i as u64);
+        let share = take_record_batch(rows, &mine.collect::<UInt64Array>()).expect("rows of a partition");
+        (format!("{prefix}{n}"), share)
+    };
+    (0..partitions).map(share).collect()
+}
+
+/// Rows as text, sorted.
+fn lines(of: &[RecordBatch]) -> Vec<String> {
+    let mut lines: Vec<String> = of.iter().flat_map(lines_of).collect();
+    lines.sort();
+    lines
+}
+
+fn lines_of(batch: &RecordBatch) -> Vec<String> {
+    let options = FormatOptions::default().with_null("NULL");
+    let columns = batch.columns().iter();
+    let columns: Vec<ArrayFormatter<'_>> = columns
+        .map(|c| ArrayFormatter::try_new(c, &options).expect("a column can be shown"))
+        .collect();
+    let line = |row: usize| {
+        let values: Vec<String> = columns.iter().map(|c| c.value(row).to_string()).collect();
+        values.join(", ")
+    };
+    (0..batch.num_rows()).map(line).collect()
+}

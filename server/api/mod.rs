@@ -1,0 +1,258 @@
+//! The admin API: health, metrics, pipelines, the latest rows of any stream, and the console page.
+//!
+//! It only reads. Errors are `{"error": "…"}`. Times are RFC 3339, UTC.
+
+mod error;
+mod guard;
+mod health;
+mod pipelines;
+mod process;
+mod rows;
+mod streams;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::http::{HeaderName, HeaderValue, Uri, header};
+use axum::middleware::{from_fn_with_state, map_response};
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Router, extract::Request};
+use millstream_engine::metrics::Metrics;
+use millstream_engine::runtime::PipelineHandle;
+use millstream_engine::time::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use error::ApiError;
+
+/// Event streams open at one time. Each holds a socket and encodes rows on the API's thread; a browser
+/// opens a handful.
+const EVENT_STREAMS: usize = 64;
+
+/// What the API shows.
+pub struct Process {
+    /// The pipelines.
+    pub pipelines: Vec<PipelineHandle>,
+    /// The metrics of all of them.
+    pub metrics: Arc<Metrics>,
+    /// Where the API is served.
+    pub admin: SocketAddr,
+    /// Where rows come in, if anywhere.
+    pub ingest: Option<SocketAddr>,
+}
+
+/// State of every request.
+#[derive(Clone)]
+pub struct Shared(Arc<Inner>);
+
+struct Inner {
+    process: Process,
+    started: Timestamp,
+    event_streams: Arc<Semaphore>,
+}
+
+impl Shared {
+    /// For a process that starts now.
+    pub fn new(process: Process) -> Shared {
+        Shared(Arc::new(Inner {
+            process,
+            started: Timestamp::now(),
+            event_streams: Arc::new(Semaphore::new(EVENT_STREAMS)),
+        }))
+    }
+
+    fn pipelines(&self) -> &[PipelineHandle] {
+        &self.0.process.pipelines
+    }
+
+    fn pipeline(&self, name: &str) -> Result<&PipelineHandle, ApiError> {
+        let found = self.pipelines().iter().find(|p| p.plan().name == name);
+        found.ok_or_else(|| {
+            let known = self.pipelines().iter().map(|p| p.plan().name.as_str());
+            ApiError::not_found("pipeline", name, known)
+        })
+    }
+}
+
+/// Answers until the process ends.
+pub async fn serve(listener: TcpListener, state: Shared) {
+    if let Err(error) = axum::serve(listener, router(state)).await {
+        tracing::error!("the admin API ended: {error}");
+    }
+}
+
+fn router(state: Shared) -> Router {
+    Router::new()
+        .merge(crate::console::routes())
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/api/v1/pipelines", get(pipelines::list))
+        .route("/api/v1/pipelines/{pipeline}", get(pipelines::detail))
+        .route(
+            "/api/v1/pipelines/{pipeline}/streams/{stream}",
+            get(streams::latest),
+        )
+        .route(
+            "/api/v1/pipelines/{pipeline}/streams/{stream}/events",
+            get(streams::events),
+        )
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(only_reads)
+        .layer(from_fn_with_state(state.clone(), guard::same_host))
+        .layer(map_response(common_headers))
+        .with_state(state)
+}
+
+async fn nothing_here(uri: Uri) -> ApiError {
+    ApiError::missing(format!(
+        "nothing at {}; pipelines are at /api/v1/pipelines, the console page at /",
+        uri.path()
+    ))
+}
+
+async fn only_reads(request: Request) -> ApiError {
+    ApiError::method(format!(
+        "{} is not possible at {}; use GET",
+        request.method(),
+        request.uri().path()
+    ))
+}
+
+async fn common_headers(mut response: Response) -> Response {
+    const NOSNIFF: (HeaderName, HeaderValue) = (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    let headers = response.headers_mut();
+    headers.insert(NOSNIFF.0, NOSNIFF.1);
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    /// Sends a request line with a host to an API without pipelines; gives head and body of the answer.
+    async fn ask(line: &'static str, host: &'static str) -> (String, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let admin = listener.local_addr().expect("bound");
+        let state = Shared::new(Process {
+            pipelines: Vec::new(),
+            metrics: Arc::new(Metrics::new()),
+            admin,
+            ingest: None,
+        });
+        let serving = tokio::spawn(serve(listener, state));
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut to = TcpStream::connect(admin).expect("listening");
+            write!(to, "{line} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").expect("sent");
+            let mut answer = String::new();
+            to.read_to_string(&mut answer).expect("text");
+            answer
+        });
+        let answer = answer.await.expect("no panic");
+        serving.abort();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");
+        (head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn every_path_answers_as_documented() {
+        let cases = [
+            ("GET /healthz", "200", "text/plain", "ok\n"),
+            ("GET /readyz", "200", "application/json", "\"ready\":true"),
+            ("GET /metrics", "200", "application/openmetrics-text", "# EOF\n"),
+            ("GET /", "200", "text/html", "<title>Millstream</title>"),
+            ("GET /console/app.js", "200", "text/javascript", "import "),
+            (
+                "GET /console/chart.js",
+                "200",
+                "text/javascript",
+                "export class Chart",
+            ),
+            (
+                "GET /console/graph.js",
+                "200",
+                "text/javascript",
+                "export class Graph",
+            ),
+            (
+                "GET /console/format.js",
+                "200",
+                "text/javascript",
+                "export function count",
+            ),
+            ("GET /console/style.css", "200", "text/css", ":root"),
+            (
+                "GET /api/v1/pipelines",
+                "200",
+                "application/json",
+                "\"pipelines\":[]",
+            ),
+            (
+                "GET /api/v1/pipelines/x",
+                "404",
+                "application/json",
+                "{\"error\":\"no pipeline \\\"x\\\"",
+            ),
+            (
+                "GET /api/v1/pipelines/x/streams/y?limit=0",
+                "400",
+                "application/json",
+                "{\"error\":\"limit must",
+            ),
+            (
+                "GET /nowhere",
+                "404",
+                "application/json",
+                "{\"error\":\"nothing at /nowhere",
+            ),
+            (
+                "POST /api/v1/pipelines",
+                "405",
+                "application/json",
+                "{\"error\":\"POST is not possible",
+            ),
+        ];
+        for (line, status, content_type, part) in cases {
+            let (head, body) = ask(line, "localhost").await;
+            assert!(head.starts_with(&format!("http/1.1 {status} ")), "{line}: {head}");
+            assert!(
+                head.contains(&format!("content-type: {content_type}")),
+                "{line}: {head}"
+            );
+            assert!(head.contains("x-content-type-options: nosniff"), "{line}: {head}");
+            assert!(body.contains(part), "{line}: {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_page_loads_nothing_from_elsewhere() {
+        let (head, body) = ask("GET /", "localhost").await;
+        assert!(
+            head.contains("content-security-policy: default-src 'none'"),
+            "{head}"
+        );
+        let addresses = body.split(['"', '\'']).filter(|word| word.starts_with("http"));
+        // The one address of the page is the name space of its icon.
+        assert!(
+            addresses.eq(["http://www.w3.org/2000/svg"]),
+            "the page names other addresses"
+        );
+    }
+
+    #[tokio::test]
+    async fn another_site_is_refused() {
+        let (head, body) = ask("GET /api/v1/pipelines", "evil.example").await;
+        assert!(head.starts_with("http/1.1 403 "), "{head}");
+        assert!(body.contains("evil.example"), "{body}");
+    }
+}

@@ -1,0 +1,73 @@
+//! `millstream run`: pipelines, ingest, API and console page in one process, until told to stop.
+
+use std::sync::Arc;
+
+use clap::Args;
+use millstream_engine::checkpoint::changes::ALL;
+use millstream_engine::plan::Plan;
+
+use crate::cli::{Exit, Global, Which};
+use crate::lock::DataDir;
+use crate::pipelines;
+use crate::service::{self, Service};
+
+/// What `run` takes.
+#[derive(Args, Clone, Debug)]
+pub struct Run {
+    #[command(flatten)]
+    pub which: Which,
+    /// Drop what the last checkpoint holds for a node, such as sql.clickthrough, and go on with the rest;
+    /// for every node: all. A source starts with the oldest rows its log holds; a sink forgets what it has
+    /// not published
+    #[arg(long, value_name = "NODE", value_parser = node)]
+    pub reset: Vec<String>,
+    /// Where checkpoints go, s3://bucket/prefix; absent: under the data directory
+    #[arg(long, value_name = "URL", env = "MILLSTREAM_CHECKPOINT")]
+    pub checkpoint: Option<String>,
+}
+
+/// Reads the name of a node.
+fn node(text: &str) -> Result<String, String> {
+    let kinds = ["source.", "window.", "sql.", "sink."];
+    if text == ALL || kinds.iter().any(|kind| text.starts_with(kind)) {
+        return Ok(text.into());
+    }
+    Err("not a node; write source.NAME, window.NAME, sql.NAME, sink.NAME or all".into())
+}
+
+pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
+    crate::logging::init(global.log_format);
+    let registry = millstream_operators::registry(Default::default());
+    let checked = match pipelines::load_all(&run.which.paths, &registry) {
+        Ok(checked) => checked,
+        Err(exit) => return Ok(exit),
+    };
+    if let Err(error) = pipelines::distinct(&checked) {
+        return Ok(pipelines::refuse(&error));
+    }
+    let plans: Vec<Arc<Plan>> = checked.into_iter().map(|one| one.plan).collect();
+    // Dropped last: until then nobody else may touch what the pipelines write.
+    let data_dir = DataDir::lock(&global.data_dir)?;
+    let service = Service::start(service::Options {
+        plans: &plans,
+        data_dir: data_dir.path(),
+        reset: &run.reset,
+        checkpoint: run.checkpoint.as_deref(),
+        listen: global.listen,
+        admin: global.admin,
+    })?;
+    announce(&plans, &service);
+    Ok(service.run_to_end())
+}
+
+/// Says what runs and where to look. On standard error, because standard output belongs to console sinks.
+fn announce(plans: &[Arc<Plan>], service: &Service) {
+    for plan in plans {
+        let about = plan.description.as_deref().unwrap_or_default();
+        eprintln!("{}  {about}", plan.name);
+    }
+    if let Some(ingest) = service.ingest() {
+        eprintln!("ingest   http://{ingest}");
+    }
+    eprintln!("console  http://{}", service.admin());
+}

@@ -1,0 +1,250 @@
+//! Everything `millstream run` keeps alive: the ingest listener, the pipelines, the admin API, and the
+//! order in which they come and go.
+//!
+//! Start: admin socket, ingest socket, pipelines, API. Stop: ingest takes nothing new and answers what it
+//! has taken; pipelines drain and take their last checkpoint; the API, which shows all this, goes last.
+//! Ingest has threads of its own; the dataflow and the API run on a runtime each, so that neither a request
+//! nor a page load waits for a query.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::future::join_all;
+use millstream_engine::metrics::Metrics;
+use millstream_engine::plan::Plan;
+use millstream_engine::runtime::{self, PipelineHandle, RunOptions};
+use millstream_operators::Environment;
+use millstream_operators::checkpoint_s3::S3Store;
+use millstream_operators::sources::http::Ingest;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::api;
+use crate::cli::Exit;
+use crate::signals::Signals;
+
+/// How long an orderly stop may take. Supervisors wait 30 s (Kubernetes) to 90 s (systemd) before they
+/// kill; what is not drained by then is recovered at the next start.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// How long tasks that ignore their cancellation may hold up the end of the process.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(1);
+/// Threads of the API: its answers are small, and the cores belong to the dataflow.
+const ADMIN_THREADS: usize = 1;
+/// The kind of source that needs the ingest listener.
+const HTTP: &str = "http";
+
+/// What to run, and where.
+pub struct Options<'a> {
+    /// The pipelines.
+    pub plans: &'a [Arc<Plan>],
+    /// Where state lives; locked by the caller.
+    pub data_dir: &'a Path,
+    /// Nodes whose state is dropped.
+    pub reset: &'a [String],
+    /// Where checkpoints go; none: under `data_dir`.
+    pub checkpoint: Option<&'a str>,
+    /// Where rows come in.
+    pub listen: SocketAddr,
+    /// Where the API is served.
+    pub admin: SocketAddr,
+}
+
+/// A running process. Fields are dropped in order: what uses comes before what is used.
+pub struct Service {
+    signals: Signals,
+    pipelines: Vec<PipelineHandle>,
+    ingest: Option<Arc<Ingest>>,
+    admin: SocketAddr,
+    admin_runtime: Runtime,
+    dataflow: Runtime,
+}
+
+impl Service {
+    /// Starts everything. What a pipeline cannot open shows in its status; what the process cannot open
+    /// ends it here.
+    pub fn start(options: Options<'_>) -> anyhow::Result<Service> {
+        let dataflow = tokio_runtime("dataflow", cores())?;
+        let admin_runtime = tokio_runtime("admin", ADMIN_THREADS)?;
+        let signals = {
+            let _guard = admin_runtime.enter();
+            Signals::new().context("cannot take over signals")?
+        };
+        let listener = admin_runtime
+            .block_on(TcpListener::bind(options.admin))
+            .with_context(|| {
+                format!(
+                    "cannot listen on {}; choose another address with --admin",
+                    options.admin
+                )
+            })?;
+        let admin = listener.local_addr().context("the admin socket has no address")?;
+        let ingest = start_ingest(&options)?;
+        let metrics = Arc::new(Metrics::new());
+        let pipelines = start_pipelines(&options, &dataflow, ingest.as_ref(), &metrics)?;
+        let state = api::Shared::new(api::Process {
+            pipelines: pipelines.clone(),
+            metrics,
+            admin,
+            ingest: ingest.as_ref().map(|i| i.local_addr()),
+        });
+        admin_runtime.spawn(api::serve(listener, state));
+        Ok(Service {
+            signals,
+            pipelines,
+            ingest,
+            admin,
+            admin_runtime,
+            dataflow,
+        })
+    }
+
+    /// Where rows come in, if a pipeline takes any over HTTP.
+    pub fn ingest(&self) -> Option<SocketAddr> {
+        self.ingest.as_ref().map(|ingest| ingest.local_addr())
+    }
+
+    /// Where the API is served.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Runs until a signal comes or every pipeline is over, and stops in order.
+    pub fn run_to_end(self) -> Exit {
+        let Service {
+            mut signals,
+            pipelines,
+            ingest,
+            admin_runtime,
+            dataflow,
+            ..
+        } = self;
+        let exit = admin_runtime.block_on(async {
+            if let Some(exit) = until_signal(&mut signals, &pipelines).await {
+                return exit;
+            }
+            tokio::select! {
+                exit = stop(&pipelines, ingest.as_deref()) => exit,
+                never = signals.end_at_next() => never,
+            }
+        });
+        drop(pipelines);
+        drop(ingest);
+        dataflow.shutdown_timeout(RUNTIME_LIMIT);
+        admin_runtime.shutdown_timeout(RUNTIME_LIMIT);
+        exit
+    }
+}
+
+fn start_ingest(options: &Options<'_>) -> anyhow::Result<Option<Arc<Ingest>>> {
+    let wanted = options
+        .plans
+        .iter()
+        .any(|plan| plan.sources.iter().any(|s| s.kind == HTTP));
+    if !wanted {
+        return Ok(None);
+    }
+    let ingest = Ingest::start(options.listen, Default::default()).with_context(|| {
+        format!(
+            "cannot take rows at {}; choose another address with --listen",
+            options.listen
+        )
+    })?;
+    Ok(Some(ingest))
+}
+
+fn start_pipelines(
+    options: &Options<'_>,
+    dataflow: &Runtime,
+    ingest: Option<&Arc<Ingest>>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Vec<PipelineHandle>> {
+    let registry = millstream_operators::registry(Environment {
+        ingest: ingest.cloned(),
+    });
+    let start = |plan: &Arc<Plan>| {
+        let checkpoints = match options.checkpoint {
+            Some(url) => Some(dataflow.block_on(S3Store::open(url, &plan.name))?),
+            None => None,
+        };
+        let _guard = dataflow.enter();
+        Ok(runtime::start(
+            plan.clone(),
+            RunOptions {
+                data_dir: options.data_dir.to_path_buf(),
+                registry: registry.clone(),
+                metrics: metrics.clone(),
+                reset: options.reset.to_vec(),
+                checkpoints: checkpoints.map(|store| Arc::new(store) as _),
+                timer: runtime::timer::real(),
+                bounded: None,
+            },
+        ))
+    };
+    options.plans.iter().map(start).collect()
+}
+
+/// Waits for a signal (none) or for the end of every pipeline (how the process ends).
+async fn until_signal(signals: &mut Signals, pipelines: &[PipelineHandle]) -> Option<Exit> {
+    tokio::select! {
+        exit = all_over(pipelines) => Some(exit),
+        (name, _) = signals.next() => {
+            tracing::info!("{name}: stopping, at most {} s; a second signal ends at once", STOP_LIMIT.as_secs());
+            None
+        }
+    }
+}
+
+/// Takes nothing new, drains, takes the last checkpoints.
+async fn stop(pipelines: &[PipelineHandle], ingest: Option<&Ingest>) -> Exit {
+    let drained = async {
+        // Before ingest goes: a source that ends by itself has ended for good, and its windows with it; one
+        // that is stopped goes on from its checkpoint.
+        pipelines.iter().for_each(PipelineHandle::stop);
+        let closed = async {
+            if let Some(ingest) = ingest {
+                ingest.shutdown().await;
+            }
+        };
+        let (exit, ()) = futures::join!(all_over(pipelines), closed);
+        exit
+    };
+    match tokio::time::timeout(STOP_LIMIT, drained).await {
+        Ok(exit) => {
+            tracing::info!("stopped");
+            exit
+        }
+        Err(_) => {
+            tracing::error!(
+                "not drained within {} s; what is left is recovered at the next start",
+                STOP_LIMIT.as_secs()
+            );
+            Exit::Failed
+        }
+    }
+}
+
+/// Waits for the end of every pipeline; one that failed for good (which it has logged) fails the process.
+async fn all_over(pipelines: &[PipelineHandle]) -> Exit {
+    let ends = join_all(pipelines.iter().map(PipelineHandle::done)).await;
+    if ends.iter().all(Result::is_ok) {
+        Exit::Ok
+    } else {
+        Exit::Failed
+    }
+}
+
+fn tokio_runtime(name: &str, threads: usize) -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .with_context(|| format!("cannot start the {name} threads"))
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}

@@ -1,0 +1,124 @@
+//! `[[test]]` blocks: rows in, rows out.
+//!
+//! A test runs the real plan with its sources replaced by the test's rows and its sinks taken off. Each row
+//! is a batch of its own, in the order of the file, so that the watermark moves between rows and lateness
+//! can be tested. At the end of the rows every window closes. What the named streams carried is compared
+//! with what was expected: as multisets, on the columns that are named.
+
+mod compare;
+mod source;
+mod table;
+mod value;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use millstream_engine::message::{Barrier, Epoch};
+use millstream_engine::metrics::Metrics;
+use millstream_engine::pipeline::TestSpec;
+use millstream_engine::plan::Plan;
+use millstream_engine::registry::Registry;
+use millstream_engine::runtime::{self, BoundedRun, RunOptions};
+use millstream_engine::sink::{Committable, Sink};
+use millstream_engine::source::Source;
+
+/// How long one test may run. Its rows are in memory and few; only a bug takes longer.
+const TEST_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs one test of a plan; gives a readable difference per stream that is not as expected.
+pub async fn run(plan: &Arc<Plan>, test: &TestSpec, registry: &Registry) -> anyhow::Result<Vec<String>> {
+    check_names(plan, test)?;
+    let sources = sources(plan, test)?;
+    let mut collected = Vec::new();
+    let mut collect: Vec<(String, Box<dyn Sink>)> = Vec::new();
+    for stream in test.expect.keys() {
+        let rows = Collected::default();
+        collect.push((stream.clone(), Box::new(rows.clone())));
+        collected.push((stream, rows));
+    }
+    let data_dir = tempfile::tempdir().context("cannot create a temporary directory")?;
+    let handle = runtime::start(
+        plan.clone(),
+        RunOptions {
+            data_dir: data_dir.path().to_path_buf(),
+            registry: registry.clone(),
+            metrics: Arc::new(Metrics::new()),
+            reset: Vec::new(),
+            checkpoints: None,
+            timer: runtime::timer::real(),
+            bounded: Some(BoundedRun { sources, collect }),
+        },
+    );
+    match tokio::time::timeout(TEST_LIMIT, handle.done()).await {
+        Ok(ended) => ended?,
+        Err(_) => {
+            handle.stop();
+            bail!("not finished after {} s", TEST_LIMIT.as_secs());
+        }
+    }
+    let mut differences = Vec::new();
+    for (stream, rows) in collected {
+        let schema = &plan.streams[stream].schema;
+        let found = compare::compare(schema, &test.expect[stream], &rows.take())?;
+        differences.extend(found.map(|d| format!("stream {stream}: {d}")));
+    }
+    Ok(differences)
+}
+
+/// Every source and stream that a test names must be there.
+fn check_names(plan: &Plan, test: &TestSpec) -> anyhow::Result<()> {
+    let sources: Vec<&str> = plan.sources.iter().map(|s| s.name.as_str()).collect();
+    if let Some(name) = test.input.keys().find(|n| !sources.contains(&n.as_str())) {
+        bail!("input: no source {name:?}; known: {}", sources.join(", "));
+    }
+    if let Some(name) = test.expect.keys().find(|n| !plan.streams.contains_key(*n)) {
+        let streams: Vec<&str> = plan.streams.keys().map(String::as_str).collect();
+        bail!("expect: no stream {name:?}; known: {}", streams.join(", "));
+    }
+    Ok(())
+}
+
+/// A source in memory for each of the plan's; without rows where the test gives none.
+fn sources(plan: &Plan, test: &TestSpec) -> anyhow::Result<BTreeMap<String, Arc<dyn Source>>> {
+    let mut sources: BTreeMap<String, Arc<dyn Source>> = BTreeMap::new();
+    for node in &plan.sources {
+        let rows = test.input.get(&node.name).map_or(&[][..], Vec::as_slice);
+        let rows = source::Rows::new(node.schema.clone(), rows)
+            .with_context(|| format!("input of source {}", node.name))?;
+        sources.insert(node.name.clone(), Arc::new(rows));
+    }
+    Ok(sources)
+}
+
+/// A sink that keeps what it gets.
+#[derive(Clone, Default)]
+struct Collected(Arc<Mutex<Vec<RecordBatch>>>);
+
+impl Collected {
+    fn take(&self) -> Vec<RecordBatch> {
+        std::mem::take(&mut *self.0.lock().expect("nothing panics while it holds the rows"))
+    }
+}
+
+#[async_trait]
+impl Sink for Collected {
+    async fn write(&mut self, rows: RecordBatch) -> millstream_engine::Result<()> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds the rows")
+            .push(rows);
+        Ok(())
+    }
+
+    async fn prepare(&mut self, _: Barrier) -> millstream_engine::Result<Committable> {
+        Ok(Committable::default())
+    }
+
+    async fn commit(&mut self, _: Epoch, _: Committable) -> millstream_engine::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! A proxy in front of a healthy service that makes it a bad one: each connection meets the next of the
+//! given fates, in turn.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use super::pause;
+
+/// How long a slow answer is held up.
+const SLOW: Duration = Duration::from_millis(1_500);
+
+/// What becomes of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It gets its answer.
+    Good,
+    /// It is refused with 503.
+    Busy,
+    /// It is refused with 500.
+    Broken,
+    /// Its connection is closed before it reaches the service.
+    Lost,
+    /// It reaches the service, whose answer is withheld.
+    Unanswered,
+    /// It gets its answer late.
+    Slow,
+}
+
+/// Everything that can go wrong, and enough that does not.
+pub const ANY: &[Fate] = &[
+    Fate::Busy,
+    Fate::Broken,
+    Fate::Lost,
+    Fate::Unanswered,
+    Fate::Slow,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+];
+
+/// A running proxy; its thread ends with the test process.
+pub struct Proxy {
+    pub url: String,
+    spoilt: Arc<AtomicU64>,
+}
+
+impl Proxy {
+    /// Stands before `target`, `http://host:port`.
+    pub fn start(target: &str, fates: &'static [Fate]) -> Proxy {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", socket.local_addr().expect("an address"));
+        let spoilt = Arc::new(AtomicU64::new(0));
+        let (target, count) = (target.trim_start_matches("http://").to_string(), spoilt.clone());
+        std::thread::spawn(move || {
+            for (number, client) in socket.incoming().flatten().enumerate() {
+                let (target, count) = (target.clone(), count.clone());
+                // A connection that breaks is what this is for.
+                let fate = fates[number % fates.len()];
+                std::thread::spawn(move || drop(serve(client, &target, fate, &count)));
+            }
+        });
+        Proxy { url, spoilt }
+    }
+
+    /// Requests that did not go as they should.
+    pub fn spoilt(&self) -> u64 {
+        self.spoilt.load(SeqCst)
+    }
+}
+
+/// One request; the connection ends with it, so that the next one gets its own fate.
+fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std::io::Result<()> {
+    let mut client = BufReader::new(client);
+    let request = read_message(&mut client, true)?;
+    if fate != Fate::Good {
+        spoilt.fetch_add(1, SeqCst);
+    }
+    let refuse =
+        |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    match fate {
+        Fate::Busy => return client.get_mut().write_all(refuse("503 Slow Down").as_bytes()),
+        Fate::Broken => {
+            return client
+                .get_mut()
+                .write_all(refuse("500 Internal Server Error").as_bytes());
+        }
+        Fate::Lost => return Ok(()),
+        Fate::Slow => pause(SLOW),
+        Fate::Unanswered | Fate::Good => {}
+    }
+    let mut server = TcpStream::connect(target)?;
+    server.write_all(&request)?;
+    let answer = read_message(&mut BufReader::new(server), false)?;
+    match fate {
+        Fate::Unanswered => Ok(()),
+        _ => client.get_mut().write_all(&answer),
+    }
+}
+
+/// Head and body, the head asking to close the connection afterwards.
+fn read_message(from: &mut impl BufRead, is_request: bool) -> std::io::Result<Vec<u8>> {
+    let mut message = Vec::new();
+    let (mut line, mut length, mut chunked) = (String::new(), 0, false);
+    while from.read_line(&mut line)? > 0 && line != "\r\n" {
+        let lower = line.to_ascii_lowercase();
+        match lower.split_once(": ") {
+            Some(("content-length", n)) => length = n.trim().parse().unwrap_or(0),
+            Some(("transfer-encoding", _)) => chunked = true,
+            _ => {}
+        }
+        // S3 clients wait for leave to send a body; we give it before we read that.
+        if !lower.starts_with("connection:") && !lower.starts_with("expect:") {
+            message.extend_from_slice(line.as_bytes());
+        }
+        line.clear();
+    }
+    message.extend_from_slice(b"connection: close\r\n\r\n");
+    match (chunked, is_request) {
+        (true, true) => read_chunks(from, &mut message)?,
+        // To the end: the server was asked to close.
+        (true, false) => drop(from.read_to_end(&mut message)?),
+        // The answer to HEAD names a length and has no body, so the end of the connection is what counts.
+        (false, false) => drop(from.read_to_end(&mut message)?),
+        (false, true) => drop(from.take(length).read_to_end(&mut message)?),
+    }
+    Ok(message)
+}
+
+fn read_chunks(from: &mut impl BufRead, message: &mut Vec<u8>) -> std::io::Result<()> {
+    loop {
+        let mut size = String::new();
+        from.read_line(&mut size)?;
+        message.extend_from_slice(size.as_bytes());
+        let digits = size.trim().split(';').next().unwrap_or_default();
+        let bytes = u64::from_str_radix(digits, 16).map_err(std::io::Error::other)?;
+        if bytes == 0 {
+            break;
+        }
+        from.take(bytes + 2).read_to_end(message)?;
+    }
+    // Trailers, up to the empty line.
+    let mut line = String::new();
+    while from.read_line(&mut line)? > 0 {
+        message.extend_from_slice(line.as_bytes());
+        if line == "\r\n" {
+            break;
+        }
+        line.clear();
+    }
+    Ok(())
+}
