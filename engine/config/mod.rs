@@ -25,7 +25,7 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, did_you_mean};
 pub use schema::schema;
 
 use crate::plan::Plan;
