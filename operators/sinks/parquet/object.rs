@@ -63,7 +63,7 @@ impl Object {
             self.abort(&upload.id).await;
         }
         if bytes <= SINGLE_PUT_BYTES {
-            self.put(from).await?;
+            self.put(from, bytes).await?;
             return Ok(Published::Now);
         }
         let upload = self.begin().await?;
@@ -101,7 +101,7 @@ impl Object {
         }
     }
 
-    async fn put(&self, from: &Path) -> Result<()> {
+    async fn put(&self, from: &Path, bytes: u64) -> Result<()> {
         let body = ByteStream::from_path(from)
             .await
             .map_err(|e| Error::retry(format!("reading {from:?}: {e}")))?;
@@ -111,7 +111,8 @@ impl Object {
             .bucket(&self.bucket)
             .key(&self.key)
             .content_type(CONTENT_TYPE);
-        let sent = put.body(body).send().await;
+        let timeout = aws::upload_timeout(bytes);
+        let sent = put.body(body).customize().config_override(timeout).send().await;
         sent.map(drop)
             .map_err(|e| aws::classify(e, format!("writing {self}")))
     }

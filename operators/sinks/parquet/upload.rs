@@ -135,6 +135,8 @@ impl Object {
             .key(&self.key)
             .upload_id(upload.id)
             .multipart_upload(parts.build())
+            .customize()
+            .config_override(aws::s3_timeout(aws::COMPLETE_TIMEOUT))
             .send()
             .await;
         let done = done.map_err(failure!(format!("completing {self}")))?;
@@ -162,6 +164,8 @@ impl Object {
             .part_number(number)
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
             .body(body)
+            .customize()
+            .config_override(aws::upload_timeout(length))
             .send()
             .await;
         let sent = sent.map_err(failure!(format!("writing part {number} of {self}")))?;
