@@ -68,17 +68,29 @@ fn query_text(out: &mut String, plan: &Plan, query: &SqlNode) {
     }
 }
 
-/// `in every partition of clicks (window clicks_by_minute)`, or `after the dedup of clicks`.
+/// `in every partition of clicks (window clicks_by_minute)`, `after the dedup of clicks`, or `after the result
+/// of per_minute`.
 fn where_rows_arrive(plan: &Plan, table: &str) -> String {
     let window = plan.windows.iter().find(|w| w.name == table);
     let stream = window.map_or(table, |w| w.input.as_str());
-    let dedup = |s: &SourceNode| s.name == stream && s.dedup.is_some();
-    let place = match plan.sources.iter().any(dedup) {
-        true => "after the dedup of",
-        false => "in every partition of",
-    };
     let over = window.map_or_else(String::new, |w| format!(" (window {})", w.name));
-    format!("{place} {stream}{over}")
+    format!("{} {stream}{over}", place_of(plan, stream))
+}
+
+/// What runs where a stream is: its source's partitions, or the one task that makes it.
+fn place_of(plan: &Plan, stream: &str) -> &'static str {
+    let dedup = |s: &SourceNode| s.name == stream && s.dedup.is_some();
+    if plan.sources.iter().any(dedup) {
+        return "after the dedup of";
+    }
+    match plan.queries.iter().find(|q| q.name == stream) {
+        Some(query) if query.plan.explain().global.is_empty() => {
+            let mut inputs = query.plan.inputs().iter();
+            inputs.next().map_or("after", |input| place_of(plan, input))
+        }
+        Some(_) => "after the result of",
+        None => "in every partition of",
+    }
 }
 
 fn lines(out: &mut String, depth: usize, lines: impl IntoIterator<Item = String>) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::check::{Checker, Section};
 use super::tree::Node;
-use super::windows::{self, CheckedWindow};
+use super::windows::{self, CheckedWindow, how_to_keep_time};
 use crate::pipeline::SqlSpec;
 use crate::plan::{SqlNode, Stream};
 use crate::sql::{SqlError, SqlPlan, SqlRequest, SqlTable};
@@ -74,16 +74,10 @@ impl<'a> Planner<'_, 'a, '_> {
         }
         let over = |w: &mut CheckedWindow<'_>| w.input == name;
         let windows: Vec<_> = self.windows.extract_if(.., over).collect();
+        let windowed = self.windowed.contains(name);
         for window in windows {
-            if self.windowed.contains(name) {
-                let message = format!("`{name}` is made from windows; windows over it are not supported yet");
-                let help = "cut the source into the longer windows instead";
-                self.checker
-                    .problems
-                    .help(window.node.at_key("input"), message, help);
-            } else if let Some(table) = windows::place(self.checker, &window, &stream) {
-                self.tables.push(table);
-            }
+            let table = windows::place(self.checker, &window, &stream, windowed);
+            self.tables.extend(table);
         }
     }
 
@@ -169,8 +163,10 @@ impl<'a> Planner<'_, 'a, '_> {
         match timeless {
             Some(name) => {
                 let message = format!("`{name}` cannot be read by a query: its result has no event time");
-                let help = format!("let `{name}` pass the event-time column of its source through");
-                self.checker.problems.help(&at, message, help);
+                let windowed = self.windowed.contains(name);
+                self.checker
+                    .problems
+                    .help(&at, message, how_to_keep_time(name, windowed));
             }
             None => self.checker.problems.add(&at, error.message.clone()),
         }

@@ -384,7 +384,8 @@ sink!(CloudWatch, "cloudwatch", CloudWatchOptions, |cx, options| {
     options.metrics.iter().try_for_each(|m| has_column(cx, &m.value))
 });
 
-/// Understands `SELECT column, … FROM table [, table]`, where `count(*) AS n` is a column too.
+/// Understands `SELECT column, … FROM table [, table]`, where `count(*) AS n` and `window_start() AS at` are
+/// columns too.
 struct FakeSql;
 
 struct FakePlan {
@@ -452,8 +453,13 @@ fn field(table: &SqlTable, column: &str) -> Option<Field> {
     if let Some(name) = column.strip_prefix("count(*) AS ") {
         return Some(Field::new(name, arrow::datatypes::DataType::Int64, false));
     }
-    if table.window.is_some() && column == WINDOW_START {
-        return Some(Field::new(WINDOW_START, crate::time::timestamp_type(), false));
+    if table.window.is_some() {
+        if column == WINDOW_START {
+            return Some(Field::new(WINDOW_START, crate::time::timestamp_type(), false));
+        }
+        if let Some(name) = column.strip_prefix("window_start() AS ") {
+            return Some(Field::new(name, crate::time::timestamp_type(), false));
+        }
     }
     table.schema.field_with_name(column).ok().cloned()
 }
@@ -467,7 +473,8 @@ impl SqlPlan for FakePlan {
     }
     fn event_time(&self) -> Option<usize> {
         let time = |name: &str| self.schema.index_of(name).ok();
-        time(WINDOW_START).or_else(|| time("occurred_at"))
+        let names = [WINDOW_START, "minute", "hour", "occurred_at"];
+        names.into_iter().find_map(time)
     }
     fn local(&self, _: usize) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))

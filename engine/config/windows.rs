@@ -47,19 +47,29 @@ pub(super) fn read<'a>(checker: &mut Checker<'a>) -> Vec<CheckedWindow<'a>> {
     sections.into_iter().filter_map(read).collect()
 }
 
+/// What to do for the result of `query` to have an event time; `windowed` when its rows come from windows.
+pub(super) fn how_to_keep_time(query: &str, windowed: bool) -> String {
+    match windowed {
+        true => format!("let `{query}` select window_start() under another name: `window_start() AS at`"),
+        false => format!("let `{query}` pass the event-time column of its source through"),
+    }
+}
+
 /// Puts a window over a stream into the plan, with its late rows, and gives the table that queries see.
-/// None when the stream cannot be cut into windows.
+/// None when the stream cannot be cut into windows. `windowed` tells whether the stream itself is made from
+/// windows.
 pub(super) fn place(
     checker: &mut Checker<'_>,
     window: &CheckedWindow<'_>,
     stream: &Stream,
+    windowed: bool,
 ) -> Option<SqlTable> {
     let CheckedWindow {
         name, input, node, ..
     } = window;
     let Some(event_time) = stream.event_time else {
         let message = format!("`{input}` has no event time, so it cannot be cut into windows");
-        let help = "let the query pass the event-time column of its source through";
+        let help = how_to_keep_time(input, windowed);
         checker.problems.help(node.at_key("input"), message, help);
         return None;
     };

@@ -26,6 +26,8 @@ mod oracle;
 mod plan;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod rollup;
 mod split;
 mod steps;
 mod tables;
