@@ -4,9 +4,13 @@
 //! arrives on its edges. Streams branch ("fan out") to a tap, to operators of the same task, and to edges
 //! into other tasks. Nothing is queued inside a chain: rows that enter have left, or are in operator state,
 //! when `push` returns.
+//!
+//! A stream may be *behind*: an interval join makes rows that are older than the watermark, by up to its bound.
+//! Everything that follows on such a stream, in the task and across edges, hears of a watermark that is that
+//! much earlier. The end of time is never held back: nothing follows it.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::message::{Barrier, Batch, Message};
@@ -29,6 +33,8 @@ pub struct Fan {
     pub operators: Vec<(usize, usize)>,
     /// Edges that leave the task.
     pub edges: Vec<usize>,
+    /// How far its watermark is behind the task's.
+    pub behind: Duration,
 }
 
 /// An operator in a chain.
@@ -47,6 +53,16 @@ pub struct ChainedOperator {
     pub counts_in: bool,
     /// Whether `metrics.rows_out` counts here.
     pub counts_out: bool,
+    /// How far its rows may be behind the watermark it has heard of.
+    pub delay: Duration,
+    /// How far what it hears is behind the task's watermark.
+    pub behind: Duration,
+}
+
+/// An edge that leaves, and how far its stream is behind.
+pub struct LeavingEdge {
+    to: EdgeSender,
+    behind: Duration,
 }
 
 /// Operators in topological order, the streams between them, and the edges that leave.
@@ -57,7 +73,7 @@ pub struct Chain {
     /// Streams.
     pub fans: Vec<Fan>,
     /// Edges that leave.
-    pub edges: Vec<EdgeSender>,
+    pub edges: Vec<LeavingEdge>,
 }
 
 impl Chain {
@@ -71,14 +87,20 @@ impl Chain {
     }
 
     /// Adds an operator that takes `from` as its input `input`.
-    pub fn add_operator(&mut self, from: FanId, input: usize, operator: ChainedOperator) {
+    pub fn add_operator(&mut self, from: FanId, input: usize, mut operator: ChainedOperator) {
+        operator.behind = self.fans[from].behind;
+        self.fans[operator.main].behind = operator.behind + operator.delay;
+        if let Some(side) = operator.side {
+            self.fans[side].behind = operator.behind;
+        }
         self.operators.push(operator);
         self.fans[from].operators.push((self.operators.len() - 1, input));
     }
 
     /// Adds an edge that carries `from`.
     pub fn add_edge(&mut self, from: FanId, edge: EdgeSender) {
-        self.edges.push(edge);
+        let behind = self.fans[from].behind;
+        self.edges.push(LeavingEdge { to: edge, behind });
         self.fans[from].edges.push(self.edges.len() - 1);
     }
 
@@ -107,6 +129,9 @@ impl Chain {
     pub async fn watermark(&mut self, at: Timestamp) -> Result<()> {
         for index in 0..self.operators.len() {
             let it = &mut self.operators[index];
+            let Some(at) = earlier(at, it.behind) else {
+                continue;
+            };
             let mut out = Output::default();
             let started = Instant::now();
             it.operator.on_watermark(at, &mut out).await?;
@@ -119,7 +144,12 @@ impl Chain {
                 Box::pin(self.push(fan, batch)).await?;
             }
         }
-        self.broadcast(&Message::Watermark(at)).await
+        for edge in &self.edges {
+            if let Some(at) = earlier(at, edge.behind) {
+                edge.to.send(Message::Watermark(at)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The state of every operator, by name.
@@ -151,17 +181,26 @@ impl Chain {
             tap.publish(&batch.rows);
         }
         for edge in &fan.edges {
-            self.edges[*edge].send(Message::Batch(batch.clone())).await?;
+            self.edges[*edge].to.send(Message::Batch(batch.clone())).await?;
         }
         Ok(())
     }
 
     async fn broadcast(&mut self, message: &Message) -> Result<()> {
         for edge in &self.edges {
-            edge.send(message.clone()).await?;
+            edge.to.send(message.clone()).await?;
         }
         Ok(())
     }
+}
+
+/// The watermark of a stream that is `behind`; none when it says nothing yet.
+fn earlier(at: Timestamp, behind: Duration) -> Option<Timestamp> {
+    let to = match at {
+        Timestamp::MAX => at,
+        at => at.minus(behind),
+    };
+    (to > Timestamp::MIN).then_some(to)
 }
 
 impl ChainedOperator {
