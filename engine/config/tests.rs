@@ -15,7 +15,8 @@ use serde_json::Value;
 use super::{PipelineSource, load, schema};
 use crate::error::{Error, Result};
 use crate::explain;
-use crate::operator::Operator;
+use crate::message::Batch;
+use crate::operator::{Operator, Output};
 use crate::pipeline::{Bytes, PipelineFile, Span};
 use crate::registry::Registry;
 use crate::sink::{Sink, SinkConnector, SinkContext};
@@ -388,6 +389,14 @@ sink!(CloudWatch, "cloudwatch", CloudWatchOptions, |cx, options| {
 /// columns too.
 struct FakeSql;
 
+struct Nothing;
+
+impl Operator for Nothing {
+    fn on_batch(&mut self, _: usize, _: Batch, _: &mut Output) -> Result<()> {
+        Err(Error::bug("not in this test"))
+    }
+}
+
 struct FakePlan {
     schema: SchemaRef,
     inputs: Vec<String>,
@@ -444,8 +453,18 @@ impl SqlPlanner for FakeSql {
     fn window(&self, _: &Window, _: usize) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))
     }
-    fn dedup(&self, _: &SchemaRef, _: usize, _: &[usize], _: Duration) -> Box<dyn Operator> {
-        unreachable!("nothing runs in this test")
+    fn dedup(&self, schema: &SchemaRef, _: usize, key: &[usize], _: Duration) -> Result<Box<dyn Operator>> {
+        let boolean = key
+            .iter()
+            .map(|k| schema.field(*k))
+            .find(|f| f.data_type() == &arrow::datatypes::DataType::Boolean);
+        match boolean {
+            Some(field) => Err(Error::config(format!(
+                "column \"{}\" cannot be part of a key",
+                field.name()
+            ))),
+            None => Ok(Box::new(Nothing)),
+        }
     }
 }
 

@@ -109,20 +109,26 @@ fn session_key(checker: &mut Checker<'_>, node: &Node, schema: &Schema) {
 
 fn input_is_stream(checker: &mut Checker<'_>, node: &Node, input: &str) -> bool {
     let names = &checker.names;
-    if names.sources.contains(input) || names.queries.contains(input) {
+    let streams = names.sources.iter().chain(&names.dedups).chain(&names.queries);
+    if streams.clone().any(|name| name == input) {
         return true;
     }
     let at = node.at_key("input");
     if names.windows.contains(input) {
         let message = format!("`{input}` is a window; a window cuts a stream");
-        checker.problems.help(at, message, "name a source or a query");
+        checker
+            .problems
+            .help(at, message, "name a source, a dedup or a query");
     } else if names.streams.contains(input) {
         let message = format!("windows over a side stream such as `{input}` are not supported");
-        checker.problems.help(at, message, "name a source or a query");
+        checker
+            .problems
+            .help(at, message, "name a source, a dedup or a query");
     } else {
-        let known: Vec<&str> = names.sources.union(&names.queries).map(String::as_str).collect();
-        let help = did_you_mean(input, known, '`', "sources and queries").unwrap_or_default();
-        let message = format!("there is no source or query `{input}`");
+        let mut known: Vec<&str> = streams.map(String::as_str).collect();
+        known.sort_unstable();
+        let help = did_you_mean(input, known, '`', "sources, dedups and queries").unwrap_or_default();
+        let message = format!("there is no source, dedup or query `{input}`");
         checker.problems.help(at, message, help);
     }
     false

@@ -130,6 +130,9 @@ impl Chain {
             }
             let it = &self.operators[index];
             stands[it.main] = it.operator.watermark_behind(stands[from]);
+            if let Some(side) = it.side {
+                stands[side] = stands[from];
+            }
         }
         self.tell(&stands).await
     }
