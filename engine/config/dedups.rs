@@ -50,7 +50,8 @@ pub(super) fn place(checker: &mut Checker<'_>, it: &CheckedDedup<'_>, stream: &S
         name, input, node, ..
     } = it;
     let Some(event_time) = stream.event_time else {
-        let message = format!("`{input}` has no event time, so nothing says how long its keys are remembered");
+        let message =
+            format!("`{input}` has no event time, so nothing says how long its keys are remembered");
         let help = "let the query pass the event-time column of its source through";
         checker.problems.help(node.at_key("input"), message, help);
         return false;

@@ -452,16 +452,16 @@ impl SqlPlanner for FakeSql {
     fn window(&self, _: &Window, _: usize) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))
     }
-    fn dedup(
-        &self,
-        schema: &SchemaRef,
-        _: usize,
-        key: &[usize],
-        _: Duration,
-    ) -> Result<Box<dyn Operator>> {
-        let boolean = key.iter().map(|k| schema.field(*k)).find(|f| f.data_type() == &arrow::datatypes::DataType::Boolean);
+    fn dedup(&self, schema: &SchemaRef, _: usize, key: &[usize], _: Duration) -> Result<Box<dyn Operator>> {
+        let boolean = key
+            .iter()
+            .map(|k| schema.field(*k))
+            .find(|f| f.data_type() == &arrow::datatypes::DataType::Boolean);
         match boolean {
-            Some(field) => Err(Error::config(format!("column \"{}\" cannot be part of a key", field.name()))),
+            Some(field) => Err(Error::config(format!(
+                "column \"{}\" cannot be part of a key",
+                field.name()
+            ))),
             None => Ok(Box::new(Nothing)),
         }
     }

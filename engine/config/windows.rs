@@ -106,10 +106,14 @@ fn input_is_stream(checker: &mut Checker<'_>, node: &Node, input: &str) -> bool 
     let at = node.at_key("input");
     if names.windows.contains(input) {
         let message = format!("`{input}` is a window; a window cuts a stream");
-        checker.problems.help(at, message, "name a source, a dedup or a query");
+        checker
+            .problems
+            .help(at, message, "name a source, a dedup or a query");
     } else if names.streams.contains(input) {
         let message = format!("windows over a side stream such as `{input}` are not supported");
-        checker.problems.help(at, message, "name a source, a dedup or a query");
+        checker
+            .problems
+            .help(at, message, "name a source, a dedup or a query");
     } else {
         let mut known: Vec<&str> = streams.map(String::as_str).collect();
         known.sort_unstable();

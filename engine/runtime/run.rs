@@ -178,8 +178,8 @@ impl<'a> Attempt<'a> {
         }
         // Dedups and queries feed one another, so edges are complete when all chains are built.
         let dedups = self.dedup_chains(&mut builder)?;
-        let operators = self.start_queries(&mut builder, &reports)?
-            + self.start_dedups(dedups, &mut builder, &reports);
+        let operators =
+            self.start_queries(&mut builder, &reports)? + self.start_dedups(dedups, &mut builder, &reports);
         let mut into_sink = builder.into_sink;
         let mut commits = BTreeMap::new();
         for (name, _, sink) in self.sinks.drain(..) {

@@ -136,7 +136,9 @@ impl<'a> Values<'a> {
     fn append(&self, row: usize, to: &mut Vec<u8>) -> Option<()> {
         match self {
             Values::Text(column) if column.is_valid(row) => append_text(column.value(row).as_bytes(), to),
-            Values::LargeText(column) if column.is_valid(row) => append_text(column.value(row).as_bytes(), to),
+            Values::LargeText(column) if column.is_valid(row) => {
+                append_text(column.value(row).as_bytes(), to)
+            }
             Values::TextView(column) if column.is_valid(row) => append_text(column.value(row).as_bytes(), to),
             Values::Binary(column) if column.is_valid(row) => append_text(column.value(row), to),
             Values::Boolean(column) if column.is_valid(row) => to.push(column.value(row).into()),

@@ -71,7 +71,8 @@ pub fn dedup_operator(
     key: &[usize],
     within: Duration,
 ) -> Result<Box<dyn Operator>> {
-    key.iter().try_for_each(|column| key::check(schema.field(*column)))?;
+    key.iter()
+        .try_for_each(|column| key::check(schema.field(*column)))?;
     Ok(Box::new(Dedup::new(schema, event_time, key, within, KEYS)))
 }
 

@@ -169,9 +169,10 @@ impl Query {
             0 | 1 => self.plan_stateless(checked, logical, state).await,
             2 => self.plan_interval(place(1), logical, state).await,
             _ => Err(vec![SqlError {
-                message: "a query joins two streams without windows, not more; join the first two in a [sql.NAME] \
+                message:
+                    "a query joins two streams without windows, not more; join the first two in a [sql.NAME] \
                           of its own and join its result with the next"
-                    .to_owned(),
+                        .to_owned(),
                 at: place(2).or_else(|| place(1)),
             }]),
         }

@@ -108,7 +108,11 @@ fn table_rows(table: usize, times: Vec<i64>, random: &mut StdRng) -> RecordBatch
     let users = any(&mut |r| Some(format!("u{}", skewed(r, 9))));
     let ids = StringArray::from_iter_values((0..count).map(|n| format!("{}{n:03}", ["i", "c"][table])));
     let amounts: Float64Array = (0..count)
-        .map(|_| random.random_bool(0.8).then(|| f64::from(random.random_range(0..16)) / 4.0))
+        .map(|_| {
+            random
+                .random_bool(0.8)
+                .then(|| f64::from(random.random_range(0..16)) / 4.0)
+        })
         .collect();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(ids),
@@ -130,7 +134,9 @@ impl Pipeline {
     fn new(plan: &dyn SqlPlan, partitions: usize) -> Pipeline {
         let local = |input| (0..partitions).map(move |_| plan.local(input).expect("local"));
         Pipeline {
-            locals: (0..plan.inputs().len()).map(|input| local(input).collect()).collect(),
+            locals: (0..plan.inputs().len())
+                .map(|input| local(input).collect())
+                .collect(),
             join: plan.global().expect("global").expect("a join"),
         }
     }
@@ -150,7 +156,11 @@ impl Pipeline {
         let mut next = Pipeline::new(plan, partitions);
         let first = self.join.snapshot().expect("snapshot");
         let second = self.join.snapshot().expect("snapshot");
-        assert_eq!(first.parts.len(), second.parts.len(), "a snapshot must not disturb the state");
+        assert_eq!(
+            first.parts.len(),
+            second.parts.len(),
+            "a snapshot must not disturb the state"
+        );
         next.join.restore(stored(second)).expect("restore");
         next
     }
@@ -207,7 +217,11 @@ async fn run(
         let to = Timestamp(now - MOST_DELAY - random.random_range(0..20 * SECOND));
         if random.random_bool(0.5) && to > watermark {
             let mut moved = Output::default();
-            pipeline.join.on_watermark(to, &mut moved).await.expect("watermark");
+            pipeline
+                .join
+                .on_watermark(to, &mut moved)
+                .await
+                .expect("watermark");
             check_times(plan, watermark, &moved);
             out.main.append(&mut moved.main);
             watermark = to;
@@ -216,10 +230,18 @@ async fn run(
         results.extend(out.main.into_iter().map(|batch| batch.rows));
     }
     let mut last = Output::default();
-    pipeline.join.on_watermark(Timestamp::MAX, &mut last).await.expect("watermark");
+    pipeline
+        .join
+        .on_watermark(Timestamp::MAX, &mut last)
+        .await
+        .expect("watermark");
     results.extend(last.main.into_iter().map(|batch| batch.rows));
     let kept = pipeline.join.snapshot().expect("snapshot");
-    assert_eq!(kept.parts.len(), 1, "nothing is kept after the end but the watermark");
+    assert_eq!(
+        kept.parts.len(),
+        1,
+        "nothing is kept after the end but the watermark"
+    );
     results
 }
 
@@ -229,11 +251,18 @@ fn check_times(plan: &dyn SqlPlan, watermark: Timestamp, out: &Output) {
         return;
     };
     for batch in &out.main {
-        let times = batch.rows.column(column).as_primitive::<TimestampMicrosecondType>();
+        let times = batch
+            .rows
+            .column(column)
+            .as_primitive::<TimestampMicrosecondType>();
         assert_eq!(times.null_count(), 0, "event time is never null");
         let earliest = arrow::compute::min(times).expect("rows");
         let held_back = watermark.minus(plan.watermark_delay());
-        assert!(earliest >= held_back.0, "{} comes after {held_back}", Timestamp(earliest));
+        assert!(
+            earliest >= held_back.0,
+            "{} comes after {held_back}",
+            Timestamp(earliest)
+        );
     }
 }
 
@@ -243,7 +272,10 @@ async fn in_batch(query: &str, stream: &Stream) -> Vec<RecordBatch> {
         let table = MemTable::try_new(rows.schema(), vec![vec![rows.clone()]]).expect("table");
         context.register_table(*name, Arc::new(table)).expect("register");
     }
-    let frame = context.sql(query).await.unwrap_or_else(|e| panic!("{query}\n{e}"));
+    let frame = context
+        .sql(query)
+        .await
+        .unwrap_or_else(|e| panic!("{query}\n{e}"));
     frame.collect().await.unwrap_or_else(|e| panic!("{query}\n{e}"))
 }
 
@@ -287,8 +319,14 @@ async fn joins_equal_batch() {
             rows += expect.len();
             for (partitions, restore) in [(1, None), (3, None), (1, Some(7)), (3, Some(1))] {
                 let got = multiset(&run(plan.as_ref(), &stream, partitions, restore, seed).await);
-                let missing: Vec<_> = expect.iter().filter(|(row, n)| got.get(*row) != Some(n)).collect();
-                let surplus: Vec<_> = got.iter().filter(|(row, n)| expect.get(*row) != Some(n)).collect();
+                let missing: Vec<_> = expect
+                    .iter()
+                    .filter(|(row, n)| got.get(*row) != Some(n))
+                    .collect();
+                let surplus: Vec<_> = got
+                    .iter()
+                    .filter(|(row, n)| expect.get(*row) != Some(n))
+                    .collect();
                 assert!(
                     missing.is_empty() && surplus.is_empty(),
                     "{name}: seed {seed}, {partitions} partitions, restore {restore:?}\nmissing {missing:#?}\n\
@@ -308,7 +346,11 @@ fn event_time_and_delay() {
             let schema = plan.schema();
             let field = schema.field(column);
             assert!(!field.is_nullable(), "{name}: event time may be null");
-            format!("{}, {}s behind", field.name(), plan.watermark_delay().as_secs_f64())
+            format!(
+                "{}, {}s behind",
+                field.name(),
+                plan.watermark_delay().as_secs_f64()
+            )
         });
         assert_eq!(time.as_deref().unwrap_or("none"), says, "{name}");
     }
