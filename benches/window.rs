@@ -86,7 +86,9 @@ struct Chain {
 impl Chain {
     fn new(plan: &dyn SqlPlan) -> Chain {
         Chain {
-            window: DataFusionPlanner::new().window(&minutes(), 2).expect("a window"),
+            window: DataFusionPlanner::new()
+                .window(&minutes(), 2, std::time::Duration::ZERO)
+                .expect("a window"),
             local: plan.local(0).expect("a lower half"),
             global: plan.global().expect("an upper half").expect("a windowed query"),
         }
@@ -142,6 +144,7 @@ fn plan(query: &str) -> Arc<dyn SqlPlan> {
         schema: schema(),
         event_time: 2,
         window: Some(minutes()),
+        lateness: None,
     }];
     let request = SqlRequest {
         name: "bench",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::config::columns::describe;
+use crate::pipeline::LateRows;
 use crate::plan::{Plan, SinkNode, SourceNode, SqlNode, WindowNode};
 use crate::window::Window;
 
@@ -128,10 +129,18 @@ fn dedup_text(source: &SourceNode) -> Option<String> {
 }
 
 fn window_lines(window: &WindowNode) -> Vec<String> {
-    vec![
-        window_text(&window.window),
-        format!("rows that come too late: {}.late", window.name),
-    ]
+    let mut lines = vec![window_text(&window.window)];
+    lines.extend(window.lateness.map(|lateness| {
+        format!(
+            "fires again, as a revision, for rows that come up to {} after its end",
+            span(lateness)
+        )
+    }));
+    lines.push(match window.late {
+        LateRows::Side => format!("rows that come too late: {}.late", window.name),
+        LateRows::Drop => "rows that come too late are dropped".to_owned(),
+    });
+    lines
 }
 
 fn window_text(window: &Window) -> String {
@@ -323,7 +332,12 @@ fn source_detail(source: &SourceNode) -> Value {
 }
 
 fn window_detail(window: &WindowNode) -> Value {
-    json!({ "input": window.input, "window": window_text(&window.window) })
+    json!({
+        "input": window.input,
+        "window": window_text(&window.window),
+        "late": window.late,
+        "allowed_lateness": window.lateness.map(span),
+    })
 }
 
 fn query_detail(query: &SqlNode) -> Value {

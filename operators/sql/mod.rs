@@ -13,6 +13,7 @@
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs` and `accumulate.rs` are what is
 //!   below the cut, `tables.rs` the leaves on both sides of it.
 //! - `functions.rs`: `window_start()` and `window_end()`.
+//! - `revisions.rs`: firing windows again for late rows.
 
 mod accumulate;
 mod check;
@@ -20,12 +21,15 @@ mod errors;
 mod event_time;
 mod functions;
 mod global;
+#[cfg(test)]
+mod late;
 mod local;
 #[cfg(test)]
 mod oracle;
 mod plan;
 #[cfg(test)]
 mod refusals;
+mod revisions;
 #[cfg(test)]
 mod rollup;
 mod split;

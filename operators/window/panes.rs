@@ -146,6 +146,14 @@ impl Panes {
             Timestamp(at) => self.next_end(at).saturating_sub(self.size),
         }
     }
+
+    /// As [`Panes::open_from`], when windows take rows until `lateness` after their end.
+    pub fn takes_from(&self, watermark: Timestamp, lateness: Duration) -> i64 {
+        match watermark {
+            Timestamp::MAX => i64::MAX,
+            at => self.open_from(at.minus(lateness)),
+        }
+    }
 }
 
 /// The largest `offset + k * step` that is not after `at`.
