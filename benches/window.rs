@@ -14,6 +14,7 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_benches::{impressions, schema};
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::time::Timestamp;
 use millstream_engine::window::Window;
@@ -118,13 +119,16 @@ impl Chain {
             .await
             .expect("a watermark");
         self.local
-            .on_watermark(at, &mut partial)
+            .watermark_to_end(at, &mut partial)
             .await
             .expect("a watermark");
         for batch in partial.main {
             self.global.on_batch(0, batch, &mut out).expect("partial rows");
         }
-        self.global.on_watermark(at, &mut out).await.expect("a watermark");
+        self.global
+            .watermark_to_end(at, &mut out)
+            .await
+            .expect("a watermark");
         out.main.iter().map(|batch| batch.rows.num_rows()).sum()
     }
 }
@@ -147,6 +151,7 @@ fn plan(query: &str) -> Arc<dyn SqlPlan> {
         name: "bench",
         query,
         emit_empty: false,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     };
     DataFusionPlanner::new().plan(&request).expect("the query plans")

@@ -10,13 +10,17 @@ use std::sync::Arc;
 use super::check::{Checker, Section};
 use super::tree::Node;
 use super::windows::{self, CheckedWindow};
-use crate::pipeline::SqlSpec;
+use crate::pipeline::{Bytes, SqlSpec};
 use crate::plan::{SqlNode, Stream};
 use crate::sql::{SqlError, SqlPlan, SqlRequest, SqlTable};
+
+/// Least `state_limit`: a batch of some thousand rows.
+const LEAST_STATE_LIMIT: Bytes = Bytes(1 << 20);
 
 /// Plans every query into the checker's plan and puts every window there.
 pub(super) fn plan(checker: &mut Checker<'_>, windows: Vec<CheckedWindow<'_>>) {
     let queries = checker.sections::<SqlSpec>("sql");
+    queries.iter().for_each(|query| state_limit(checker, query));
     let mut planner = Planner {
         checker,
         windows,
@@ -34,6 +38,18 @@ pub(super) fn plan(checker: &mut Checker<'_>, windows: Vec<CheckedWindow<'_>>) {
             .map(|t| t.node.entries().iter().position(|e| e.key == name))
     };
     checker.plan.windows.sort_by_key(|w| order(&w.name));
+}
+
+/// A limit that not even a batch of rows fits into is a slip of the unit.
+fn state_limit(checker: &mut Checker<'_>, query: &Section<'_, SqlSpec>) {
+    let limit = query.spec.state_limit;
+    if limit < LEAST_STATE_LIMIT {
+        let message = format!("`state_limit` is {limit}; it must be at least {LEAST_STATE_LIMIT}");
+        let help = "write for example \"1GiB\"";
+        checker
+            .problems
+            .help(query.node.at_key("state_limit"), message, help);
+    }
 }
 
 struct Planner<'c, 'a, 'w> {
@@ -111,6 +127,7 @@ impl<'a> Planner<'_, 'a, '_> {
             name: query.name,
             query: &query.spec.query,
             emit_empty: query.spec.emit_empty,
+            state_limit: query.spec.state_limit,
             tables: &self.tables,
         })
     }

@@ -16,6 +16,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::prelude::SessionConfig;
 use millstream_engine::operator::Operator;
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlError, SqlExplain, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::window::Window;
 use millstream_engine::{Error, Result};
@@ -26,6 +27,7 @@ use super::errors::Text;
 use super::event_time::window_start_column;
 use super::functions::{FiringWindow, window_functions};
 use super::global::UpperHalf;
+use super::kept::StateLimit;
 use super::local::{LowerHalf, Stateless};
 use super::split::{Reduce, Slot, Split, split};
 use super::steps::{ScanColumn, Steps};
@@ -74,10 +76,16 @@ impl SqlPlanner for DataFusionPlanner {
             name: Arc::from(request.name),
             text: request.query.to_owned(),
             emit_empty: request.emit_empty,
+            state_limit: request.state_limit,
             tables: request.tables.to_vec(),
         };
         let planned = query.plan()?;
-        Ok(Arc::new(DataFusionPlan { query, planned }))
+        let limit = StateLimit::new(Arc::clone(&query.name), query.state_limit);
+        Ok(Arc::new(DataFusionPlan {
+            query,
+            planned,
+            limit,
+        }))
     }
 }
 
@@ -86,6 +94,7 @@ struct Query {
     name: Arc<str>,
     text: String,
     emit_empty: bool,
+    state_limit: Bytes,
     tables: Vec<SqlTable>,
 }
 
@@ -136,6 +145,7 @@ impl Query {
             name: &self.name,
             query: &self.text,
             emit_empty: self.emit_empty,
+            state_limit: self.state_limit,
             tables: &self.tables,
         };
         let checked = check(&request, &state)?;
@@ -211,6 +221,7 @@ impl Query {
 struct DataFusionPlan {
     query: Query,
     planned: Planned,
+    limit: Arc<StateLimit>,
 }
 
 impl DataFusionPlan {
@@ -256,6 +267,7 @@ impl SqlPlan for DataFusionPlan {
                     *panes,
                     slots,
                     presence,
+                    &self.limit,
                 )))
             }
         }
@@ -286,6 +298,7 @@ impl SqlPlan for DataFusionPlan {
                 context,
                 panes,
                 self.query.emit_empty,
+                &self.limit,
             )))),
         }
     }
