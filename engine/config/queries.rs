@@ -170,6 +170,7 @@ impl<'a> Planner<'_, 'a, '_> {
 
     fn planned(&mut self, query: &Section<'_, SqlSpec>, plan: Arc<dyn SqlPlan>) {
         let name = query.name;
+        self.joins_streams(query, plan.as_ref());
         let windowed =
             |input: &String| self.checker.names.windows.contains(input) || self.windowed.contains(input);
         if plan.inputs().iter().any(windowed) {
@@ -198,6 +199,23 @@ impl<'a> Planner<'_, 'a, '_> {
         let own = windows.iter().find(|w| w.name == input && w.lateness.is_some());
         own.map(|w| w.name.clone())
             .or_else(|| self.checker.names.updating.get(input).cloned())
+    }
+
+    /// Results of windows carry the start of their window, which is over when they come. A join of streams by
+    /// time would take them for late.
+    fn joins_streams(&mut self, query: &Section<'_, SqlSpec>, plan: &dyn SqlPlan) {
+        let inputs = plan.inputs();
+        let is_window = |input: &String| self.checker.names.windows.contains(input);
+        if inputs.len() < 2 || inputs.iter().any(is_window) {
+            return;
+        }
+        if let Some(input) = inputs.iter().find(|i| self.windowed.contains(*i)) {
+            let message =
+                format!("`{input}` is made from windows; joins of such streams are not supported yet");
+            let help = "join the windows in one query instead, or the streams before they are cut";
+            let at = query.node.at_key("query");
+            self.checker.problems.help(at, message, help);
+        }
     }
 
     /// Reports why the queries that are left cannot be planned. Errors about something that was reported

@@ -140,6 +140,9 @@ impl Join {
                 matched[pairs[at].arrived as usize] = true;
                 self.kept[1 - side].found(pairs[at].slice, pairs[at].kept);
             }
+            if meet.true_count() == 0 {
+                continue;
+            }
             if meet.true_count() < pairs.len() {
                 sides = [
                     filter_record_batch(&sides[0], &meet)?,
@@ -214,10 +217,11 @@ impl Operator for Join {
     }
 
     async fn on_watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<()> {
-        self.watermark = at;
+        // A source that was reset starts anew; what has come out must not come out again.
+        self.watermark = self.watermark.max(at);
         for side in [0, 1] {
             let mut due = Vec::new();
-            let cutoff = self.kept[side].cutoff(at.0);
+            let cutoff = self.kept[side].cutoff(self.watermark.0);
             self.kept[side].pass(cutoff, |slice, rows| {
                 for rows in rows.chunks(PAIRS) {
                     due.push(gather(rows.iter().map(|row| (0, slice, *row)))?);
