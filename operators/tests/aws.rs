@@ -14,19 +14,17 @@ use std::time::{Duration, Instant};
 use arrow::array::{Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use millstream_engine::ErrorClass;
-use millstream_engine::checkpoint::manifest::{FORMAT, Manifest, TaskId};
-use millstream_engine::checkpoint::store::CheckpointStore;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{Sink, SinkConnector, SinkContext};
-use millstream_engine::state::Snapshot;
 use millstream_engine::time::{Timestamp, timestamp_type};
-use millstream_operators::checkpoint_s3::S3Store;
 use millstream_operators::sinks::cloudwatch::CloudwatchConnector;
 use millstream_operators::sinks::parquet::ParquetConnector;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "aws/checkpoints.rs"]
+mod checkpoints;
 #[path = "aws/uploads.rs"]
 mod uploads;
 
@@ -47,8 +45,14 @@ fn sinks_against_ministack() {
     aws.run_inside("uploads::inside_uploads", midnight);
     aws.run_inside("inside_cloudwatch", midnight);
     aws.run_inside("inside_cloudwatch_in_doubt", midnight);
-    aws.run_inside("inside_checkpoints", midnight);
+    aws.run_inside("checkpoints::inside_checkpoints", midnight);
     aws.run_inside("inside_errors", midnight);
+
+    let left: Vec<(String, String)> = serde_json::from_value(aws.python(checkpoints::FOUND)).unwrap();
+    assert_eq!(
+        left,
+        checkpoints::LEFT.map(|(epoch, kind)| (epoch.into(), kind.into()))
+    );
 
     let lake = aws.python(
         "keys = [o['Key'] for o in s3.list_objects_v2(Bucket='lake', Prefix='a/rows/')['Contents']]
@@ -284,46 +288,6 @@ async fn inside_cloudwatch_in_doubt() {
     sink.commit(Epoch(4), fourth).await.unwrap();
     finish(sink, 5).await;
     assert_eq!(sent_and_read_back(&cx), [60, 0]);
-}
-
-#[tokio::test]
-#[ignore = "run by sinks_against_ministack, in its environment"]
-async fn inside_checkpoints() {
-    let open = async || S3Store::open("s3://lake/checkpoints", "rows").await.unwrap();
-    let (one, twin) = (open().await, open().await);
-    assert!(one.latest().await.unwrap().is_none());
-    let manifest = |epoch: u64, at: i64| Manifest {
-        format: FORMAT,
-        pipeline: "rows".into(),
-        epoch: Epoch(epoch),
-        at: Timestamp(at),
-        last: false,
-        nodes: Default::default(),
-        sources: Default::default(),
-        state: Vec::new(),
-        files: Vec::new(),
-        sinks: Default::default(),
-    };
-    let states = |n: i64| {
-        let mut of = Snapshot::default();
-        of.push("rows", rows(0..n));
-        vec![(TaskId::Query("q".into()), "sql.q/global".to_string(), of)]
-    };
-    for epoch in 1..=5 {
-        one.save(manifest(epoch, 0), states(epoch as i64)).await.unwrap();
-    }
-    one.save(manifest(5, 0), states(5))
-        .await
-        .expect("its own, saved again");
-    let error = twin.save(manifest(5, 1), states(7)).await.unwrap_err();
-    assert_eq!(error.class(), ErrorClass::Data, "{error}");
-    let found = twin.latest().await.unwrap().expect("five were saved");
-    assert_eq!(
-        (found.manifest.epoch, found.manifest.at),
-        (Epoch(5), Timestamp(0))
-    );
-    let key = (TaskId::Query("q".into()), "sql.q/global".to_string());
-    assert_eq!(found.states[&key].parts[0].rows, rows(0..5));
 }
 
 #[tokio::test]

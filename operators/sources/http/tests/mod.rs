@@ -2,6 +2,7 @@
 //! more than one write, or a client that misbehaves, is a test of its own.
 
 mod client;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::io::Write;
