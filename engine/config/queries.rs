@@ -8,16 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::check::{Checker, Section};
+use super::tables;
 use super::tree::Node;
 use super::windows::{self, CheckedWindow};
 use crate::pipeline::SqlSpec;
 use crate::plan::{SqlNode, Stream};
-use crate::sql::{SqlError, SqlPlan, SqlRequest, SqlTable};
+use crate::sql::{SqlError, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 
 /// Plans every query into the checker's plan and puts every window there.
 pub(super) fn plan(checker: &mut Checker<'_>, windows: Vec<CheckedWindow<'_>>) {
     let queries = checker.sections::<SqlSpec>("sql");
+    let sql = checker.registry.sql.with_tables(tables::known(checker));
     let mut planner = Planner {
+        sql,
         checker,
         windows,
         tables: Vec::new(),
@@ -37,6 +40,7 @@ pub(super) fn plan(checker: &mut Checker<'_>, windows: Vec<CheckedWindow<'_>>) {
 }
 
 struct Planner<'c, 'a, 'w> {
+    sql: Arc<dyn SqlPlanner>,
     checker: &'c mut Checker<'a>,
     /// Windows that wait for the query they cut.
     windows: Vec<CheckedWindow<'w>>,
@@ -107,7 +111,7 @@ impl<'a> Planner<'_, 'a, '_> {
     }
 
     fn try_plan(&self, query: &Section<'_, SqlSpec>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>> {
-        self.checker.registry.sql.plan(&SqlRequest {
+        self.sql.plan(&SqlRequest {
             name: query.name,
             query: &query.spec.query,
             emit_empty: query.spec.emit_empty,
@@ -192,8 +196,10 @@ impl<'a> Planner<'_, 'a, '_> {
     fn missing(&self, query: &Section<'_, SqlSpec>, error: &SqlError) -> BTreeSet<String> {
         let names = &self.checker.names;
         let all = names.sources.iter().chain(&names.windows).chain(&names.queries);
-        let absent =
-            |name: &&String| !self.tables.iter().any(|t| t.name == **name) && !self.timeless.contains(*name);
+        let all = all.chain(&names.tables);
+        let reference = |name: &String| self.checker.plan.tables.iter().any(|t| t.name == *name);
+        let known = |name: &String| self.tables.iter().any(|t| t.name == *name) || reference(name);
+        let absent = |name: &&String| !known(name) && !self.timeless.contains(*name);
         all.filter(absent)
             .filter(|name| speaks_of(query, error, name))
             .cloned()

@@ -106,6 +106,9 @@ fn input_is_stream(checker: &mut Checker<'_>, node: &Node, input: &str) -> bool 
     if names.windows.contains(input) {
         let message = format!("`{input}` is a window; a window cuts a stream");
         checker.problems.help(at, message, "name a source or a query");
+    } else if names.tables.contains(input) {
+        let message = format!("`{input}` is a table; a window cuts a stream");
+        checker.problems.help(at, message, "name a source or a query");
     } else if names.streams.contains(input) {
         let message = format!("windows over a side stream such as `{input}` are not supported");
         checker.problems.help(at, message, "name a source or a query");

@@ -26,6 +26,7 @@ use super::functions::FiringWindow;
 use super::local::check_kept;
 use super::split::{Reduce, Split};
 use super::steps::with_schema;
+use super::tables::References;
 use super::{CONSECUTIVE_EMPTY_WINDOWS, part_label, part_pane};
 use crate::window::{Interval, Panes, WATERMARK, watermark_of, watermark_rows};
 
@@ -37,6 +38,7 @@ pub(super) struct UpperHalf {
     window: Arc<FiringWindow>,
     context: Arc<TaskContext>,
     panes: Panes,
+    tables: References,
     emit_empty: bool,
     /// State by start of pane; inside, by slot, the presence slot last.
     held: BTreeMap<i64, Vec<Vec<RecordBatch>>>,
@@ -54,6 +56,7 @@ impl UpperHalf {
         window: Arc<FiringWindow>,
         context: Arc<TaskContext>,
         panes: Panes,
+        tables: References,
         emit_empty: bool,
     ) -> UpperHalf {
         UpperHalf {
@@ -63,6 +66,7 @@ impl UpperHalf {
             window,
             context,
             panes,
+            tables,
             emit_empty,
             held: BTreeMap::new(),
             kept_bytes: 0,
@@ -159,7 +163,8 @@ impl UpperHalf {
             panes.flat_map(|(_, slots)| slots[slot].iter().cloned()).collect()
         };
         let failed = |e| failed(&self.query, e).within(format!("window {} to {}", window.start, window.end));
-        let plan = self.split.filled(rows, window).map_err(failed)?;
+        let tables = self.tables.now()?;
+        let plan = self.split.filled(rows, &tables, window).map_err(failed)?;
         for rows in collect(plan, Arc::clone(&self.context)).await.map_err(failed)? {
             out.emit(with_schema(rows, &self.schema)?);
         }

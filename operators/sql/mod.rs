@@ -12,10 +12,12 @@
 //! - `plan.rs`: the DataFusion session and [`SqlPlan`](millstream_engine::sql::SqlPlan).
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs` and `accumulate.rs` are what is
 //!   below the cut, `tables.rs` the leaves on both sides of it.
+//! - `enrich.rs`: queries that join a stream with reference tables, without a window.
 //! - `functions.rs`: `window_start()` and `window_end()`.
 
 mod accumulate;
 mod check;
+mod enrich;
 mod errors;
 mod event_time;
 mod functions;
@@ -24,6 +26,8 @@ mod local;
 #[cfg(test)]
 mod oracle;
 mod plan;
+#[cfg(test)]
+mod references;
 #[cfg(test)]
 mod refusals;
 mod split;

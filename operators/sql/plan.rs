@@ -17,11 +17,13 @@ use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::prelude::SessionConfig;
 use millstream_engine::operator::Operator;
 use millstream_engine::sql::{SqlError, SqlExplain, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
+use millstream_engine::table::ReferenceTable;
 use millstream_engine::window::Window;
 use millstream_engine::{Error, Result};
 
 use super::PLANNING_STACK_BYTES;
-use super::check::{Checked, check, not_row_by_row, row_by_row};
+use super::check::{Checked, check, row_by_row};
+use super::enrich::{Enrich, Enrichment, passed_column};
 use super::errors::Text;
 use super::event_time::window_start_column;
 use super::functions::{FiringWindow, window_functions};
@@ -29,7 +31,7 @@ use super::global::UpperHalf;
 use super::local::{LowerHalf, Stateless};
 use super::split::{Reduce, Slot, Split, split};
 use super::steps::{ScanColumn, Steps};
-use super::tables::PlanningTable;
+use super::tables::{PlanningTable, References};
 use crate::dedup::dedup_operator;
 use crate::window::{Panes, window_operator};
 
@@ -44,13 +46,15 @@ pub(super) const RULES_LEFT_OUT: [&str; 4] = [
 ];
 
 /// Plans queries with DataFusion.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DataFusionPlanner;
+#[derive(Clone, Debug, Default)]
+pub struct DataFusionPlanner {
+    references: Arc<[ReferenceTable]>,
+}
 
 impl DataFusionPlanner {
     /// The planner.
     pub fn new() -> DataFusionPlanner {
-        DataFusionPlanner
+        DataFusionPlanner::default()
     }
 }
 
@@ -69,12 +73,19 @@ impl SqlPlanner for DataFusionPlanner {
         dedup_operator(schema, event_time, key, within)
     }
 
+    fn with_tables(&self, tables: Vec<ReferenceTable>) -> Arc<dyn SqlPlanner> {
+        Arc::new(DataFusionPlanner {
+            references: tables.into(),
+        })
+    }
+
     fn plan(&self, request: &SqlRequest<'_>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>> {
         let query = Query {
             name: Arc::from(request.name),
             text: request.query.to_owned(),
             emit_empty: request.emit_empty,
             tables: request.tables.to_vec(),
+            references: Arc::clone(&self.references),
         };
         let planned = query.plan()?;
         Ok(Arc::new(DataFusionPlan { query, planned }))
@@ -87,11 +98,13 @@ struct Query {
     text: String,
     emit_empty: bool,
     tables: Vec<SqlTable>,
+    references: Arc<[ReferenceTable]>,
 }
 
 /// A planned query.
 struct Planned {
     inputs: Vec<String>,
+    references: Vec<String>,
     schema: SchemaRef,
     event_time: Option<usize>,
     kind: Kind,
@@ -99,6 +112,7 @@ struct Planned {
 
 enum Kind {
     Stateless(Steps),
+    Enriched(Enrichment),
     Windowed {
         panes: Panes,
         split: Split,
@@ -131,14 +145,14 @@ impl Query {
         let text = Text(&self.text);
         let one = |e: DataFusionError| vec![text.error(&e)];
         let window = FiringWindow::new();
-        let state = session(&self.tables, &window).map_err(one)?;
+        let state = session(&self.tables, &self.references, &window).map_err(one)?;
         let request = SqlRequest {
             name: &self.name,
             query: &self.text,
             emit_empty: self.emit_empty,
             tables: &self.tables,
         };
-        let checked = check(&request, &state)?;
+        let checked = check(&request, &self.references, &state)?;
         let logical = state
             .statement_to_plan(checked.statement.clone())
             .await
@@ -164,15 +178,32 @@ impl Query {
         }
         let one = |e: DataFusionError| vec![Text(&self.text).error(&e)];
         let plan = state.create_physical_plan(logical).await.map_err(one)?;
-        let Some(steps) = Steps::of(&plan, &|table| self.width(table)) else {
-            return Err(one(not_row_by_row(stream)));
+        let Some(table) = self.table(stream) else {
+            return Err(one(DataFusionError::Internal(format!("there is no {stream:?}"))));
         };
-        let source_time = self.table(stream).map(|t| ScanColumn::Input(t.event_time));
+        let (event_time, kind) = match Steps::of(&plan, &|table| self.width(table)) {
+            Some(steps) => {
+                let source_time = Some(ScanColumn::Input(table.event_time));
+                let mut columns = 0..plan.schema().fields().len();
+                let event_time = columns.find(|i| steps.source_of(*i) == source_time);
+                (event_time, Kind::Stateless(steps))
+            }
+            None => {
+                let name = table.schema.field(table.event_time).name();
+                let enrichment = Enrichment {
+                    plan: Arc::clone(&plan),
+                    tables: References::of(&checked.references, &self.references),
+                    context: state.task_ctx(),
+                };
+                (passed_column(logical, stream, name), Kind::Enriched(enrichment))
+            }
+        };
         Ok(Planned {
             inputs: checked.inputs.clone(),
+            references: checked.references.clone(),
             schema: plan.schema(),
-            event_time: (0..plan.schema().fields().len()).find(|i| steps.source_of(*i) == source_time),
-            kind: Kind::Stateless(steps),
+            event_time,
+            kind,
         })
     }
 
@@ -188,6 +219,7 @@ impl Query {
         let plan = state.create_physical_plan(logical).await?;
         Ok(Planned {
             inputs: checked.inputs,
+            references: checked.references,
             schema: plan.schema(),
             event_time: window_start_column(logical),
             kind: Kind::Windowed {
@@ -230,6 +262,10 @@ impl SqlPlan for DataFusionPlan {
         &self.planned.inputs
     }
 
+    fn references(&self) -> &[String] {
+        &self.planned.references
+    }
+
     fn event_time(&self) -> Option<usize> {
         self.planned.event_time
     }
@@ -243,6 +279,7 @@ impl SqlPlan for DataFusionPlan {
                 steps: steps.clone(),
                 schema: self.schema(),
             })),
+            Kind::Enriched(enrichment) => Ok(Box::new(Enrich::new(query, self.schema(), enrichment.clone()))),
             Kind::Windowed { panes, split, .. } => {
                 let numbered = (0u32..).zip(&split.slots);
                 let mine = numbered.filter(|(_, slot)| slot.steps.table == table.name);
@@ -262,7 +299,7 @@ impl SqlPlan for DataFusionPlan {
     }
 
     fn global(&self) -> Result<Option<Box<dyn Operator>>> {
-        if matches!(self.planned.kind, Kind::Stateless(_)) {
+        if !matches!(self.planned.kind, Kind::Windowed { .. }) {
             return Ok(None);
         }
         let again = self.query.plan().map_err(|errors| {
@@ -273,7 +310,7 @@ impl SqlPlan for DataFusionPlan {
             ))
         })?;
         match again.kind {
-            Kind::Stateless(_) => Ok(None),
+            Kind::Stateless(_) | Kind::Enriched(_) => Ok(None),
             Kind::Windowed {
                 panes,
                 split,
@@ -285,6 +322,7 @@ impl SqlPlan for DataFusionPlan {
                 window,
                 context,
                 panes,
+                References::of(&again.references, &self.query.references),
                 self.query.emit_empty,
             )))),
         }
@@ -298,6 +336,10 @@ impl SqlPlan for DataFusionPlan {
         match &self.planned.kind {
             Kind::Stateless(steps) => SqlExplain {
                 local: of_input(&|_| indented(steps.lines())),
+                global: Vec::new(),
+            },
+            Kind::Enriched(enrichment) => SqlExplain {
+                local: of_input(&|_| plan_lines(&enrichment.plan)),
                 global: Vec::new(),
             },
             Kind::Windowed { split, .. } => SqlExplain {
@@ -341,7 +383,11 @@ fn plan_lines(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
 }
 
 /// A session that knows the tables and plans the way `split` needs it.
-fn session(tables: &[SqlTable], window: &Arc<FiringWindow>) -> Result<SessionState, DataFusionError> {
+fn session(
+    tables: &[SqlTable],
+    references: &[ReferenceTable],
+    window: &Arc<FiringWindow>,
+) -> Result<SessionState, DataFusionError> {
     let rules = PhysicalOptimizer::new().rules;
     let rules = rules
         .into_iter()
@@ -356,10 +402,13 @@ fn session(tables: &[SqlTable], window: &Arc<FiringWindow>) -> Result<SessionSta
     for function in window_functions(window) {
         context.register_udf(function);
     }
+    let schema = context.catalog("datafusion").and_then(|c| c.schema("public"));
+    let schema = schema.ok_or_else(|| DataFusionError::Internal("a session has no schema".to_owned()))?;
     for table in tables {
-        let schema = context.catalog("datafusion").and_then(|c| c.schema("public"));
-        let schema = schema.ok_or_else(|| DataFusionError::Internal("a session has no schema".to_owned()))?;
         schema.register_table(table.name.clone(), Arc::new(PlanningTable::new(table)))?;
+    }
+    for table in references {
+        schema.register_table(table.name.clone(), Arc::new(PlanningTable::reference(table)))?;
     }
     Ok(context.state())
 }
