@@ -13,6 +13,7 @@
 
 mod check;
 pub(crate) mod columns;
+mod dedups;
 mod diagnostic;
 mod queries;
 mod schema;

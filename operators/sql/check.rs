@@ -20,7 +20,7 @@ use millstream_engine::sql::{SqlError, SqlRequest, SqlTable, WINDOW_END, WINDOW_
 use millstream_engine::table::ReferenceTable;
 use millstream_engine::window::Window;
 
-use super::enrich::{joins_row_by_row, reads};
+use super::enrich::joins_row_by_row;
 use super::errors::{Text, instead};
 use crate::window::Panes;
 
@@ -32,6 +32,8 @@ pub(super) struct Checked {
     pub inputs: Vec<String>,
     /// The reference tables it reads.
     pub references: Vec<String>,
+    /// Where the text names each table, as often as it does.
+    pub places: Vec<Option<Range<usize>>>,
     /// The window they are all cut by, or none when they are not windowed.
     pub window: Option<Window>,
 }
@@ -75,6 +77,7 @@ pub(super) fn check(
         references: check.referenced,
         statement,
         inputs,
+        places: tables.iter().map(|(_, at)| text.bytes(*at)).collect(),
         window,
     })
 }
@@ -246,19 +249,7 @@ impl<'a> Check<'a> {
         tables: &[(&'a SqlTable, datafusion::sql::sqlparser::tokenizer::Span)],
     ) -> Option<Window> {
         let windowed = tables.iter().find(|(table, _)| table.window.is_some());
-        let Some((first, _)) = windowed else {
-            if let [(first, _), (second, at), ..] = tables {
-                self.refuse(
-                    *at,
-                    format!(
-                        "streams without a window cannot be combined; add a [window.NAME] over {:?} and one over \
-                         {:?} and select from those",
-                        first.name, second.name
-                    ),
-                );
-            }
-            return None;
-        };
+        let (first, _) = windowed?;
         for (table, at) in tables {
             match &table.window {
                 None => self.refuse(
@@ -330,27 +321,47 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Checks the plan of a query over a stream without a window: each row must give its own results.
+/// How often streams are read, and so how a query over streams without windows runs. Reference tables do not
+/// count.
+pub(super) fn reads(plan: &LogicalPlan, streams: &[String]) -> usize {
+    let mut reads = 0;
+    let visited = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            reads += usize::from(streams.iter().any(|s| s == scan.table_name.table()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(visited.is_ok(), "the visitor never fails");
+    reads
+}
+
+/// Checks the plan of a query over streams without a window: each row, or each pair of joined rows, must give
+/// its own results.
 pub(super) fn row_by_row(
     plan: &LogicalPlan,
-    stream: &str,
+    streams: &[String],
     query: &str,
     state: &SessionState,
 ) -> Option<SqlError> {
     let mut offence: Option<(&'static str, &'static [&'static str])> = None;
+    let joined = reads(plan, streams) > 1;
     let visited = plan.apply_with_subqueries(|node| {
         // What is computed from reference tables alone is the same for every row.
-        if !reads(node, stream) {
+        if reads(node, streams) == 0 {
             return Ok(TreeNodeRecursion::Jump);
         }
         offence = match node {
-            LogicalPlan::Join(join) if joins_row_by_row(join, stream) => {
+            LogicalPlan::Join(join) if !joined && joins_row_by_row(join, streams) => {
                 return Ok(TreeNodeRecursion::Continue);
             }
             LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
             | LogicalPlan::SubqueryAlias(_)
             | LogicalPlan::TableScan(_) => return Ok(TreeNodeRecursion::Continue),
+            // What is wrong with how streams are combined is said where they are joined.
+            LogicalPlan::Join(_) | LogicalPlan::Union(_) | LogicalPlan::Subquery(_) if joined => {
+                return Ok(TreeNodeRecursion::Continue);
+            }
             LogicalPlan::Aggregate(_) => Some(("an aggregate", &["group"])),
             LogicalPlan::Distinct(_) => Some(("DISTINCT", &["distinct"])),
             LogicalPlan::Sort(_) => Some(("ORDER BY", &["order"])),
@@ -376,16 +387,28 @@ pub(super) fn row_by_row(
     };
     let keyword = || find_word(query, |word, _| keywords.contains(&word));
     Some(SqlError {
-        message: format!(
-            "{what} over {stream:?} would never end, because the stream does not; add a [window.NAME] with input = \
-             {stream:?} and select from that"
-        ),
+        message: endless(what, streams, joined),
         at: if what == "an aggregate" {
             aggregate().or_else(keyword)
         } else {
             keyword()
         },
     })
+}
+
+fn endless(what: &str, streams: &[String], joined: bool) -> String {
+    let first = streams.first().map_or("", String::as_str);
+    let last = streams.last().map_or("", String::as_str);
+    match joined {
+        false => format!(
+            "{what} over {first:?} would never end, because the stream does not; add a [window.NAME] with input = \
+             {first:?} and select from that"
+        ),
+        true => format!(
+            "{what} over the join of {first:?} and {last:?} would never end, because the streams do not; join them in \
+             a [sql.NAME] of its own, add a [window.NAME] with that as its input, and select from the window"
+        ),
+    }
 }
 
 /// The place of the first word, in lower case and with the token after it, that fits.

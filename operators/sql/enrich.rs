@@ -16,7 +16,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::JoinType;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
@@ -27,33 +27,18 @@ use millstream_engine::message::Batch;
 use millstream_engine::operator::{Operator, Output};
 use millstream_engine::table::TableRows;
 
+use super::check::reads;
 use super::errors::failed;
 use super::steps::with_schema;
 use super::tables::{Leaf, LeafKind, References, with_tables};
 
-/// Whether a plan reads a table, also in a subquery.
-pub(super) fn reads(plan: &LogicalPlan, table: &str) -> bool {
-    let mut found = false;
-    let visited = plan.apply_with_subqueries(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            found |= scan.table_name.table() == table;
-        }
-        Ok(match found {
-            true => TreeNodeRecursion::Stop,
-            false => TreeNodeRecursion::Continue,
-        })
-    });
-    debug_assert!(visited.is_ok(), "the visitor never fails");
-    found
-}
-
 /// Whether a join with the stream on one side gives each of its rows results of its own: then the other side is a
 /// table, and rows of it that match nothing give nothing.
-pub(super) fn joins_row_by_row(join: &Join, stream: &str) -> bool {
+pub(super) fn joins_row_by_row(join: &Join, stream: &[String]) -> bool {
     use JoinType::*;
     match (reads(&join.left, stream), reads(&join.right, stream)) {
-        (true, false) => matches!(join.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark),
-        (false, true) => matches!(join.join_type, Inner | Right | RightSemi | RightAnti | RightMark),
+        (1, 0) => matches!(join.join_type, Inner | Left | LeftSemi | LeftAnti | LeftMark),
+        (0, 1) => matches!(join.join_type, Inner | Right | RightSemi | RightAnti | RightMark),
         _ => false,
     }
 }

@@ -12,6 +12,7 @@
 //! - `plan.rs`: the DataFusion session and [`SqlPlan`](millstream_engine::sql::SqlPlan).
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs` and `accumulate.rs` are what is
 //!   below the cut, `tables.rs` the leaves on both sides of it.
+//! - `interval/`: joins of two streams without windows.
 //! - `enrich.rs`: queries that join a stream with reference tables, without a window.
 //! - `functions.rs`: `window_start()` and `window_end()`.
 
@@ -22,6 +23,7 @@ mod errors;
 mod event_time;
 mod functions;
 mod global;
+mod interval;
 mod local;
 #[cfg(test)]
 mod oracle;
@@ -30,6 +32,8 @@ mod plan;
 mod references;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod rollup;
 mod split;
 mod steps;
 mod tables;

@@ -4,6 +4,7 @@
 //! global half: its plan holds the cell that `window_start()` answers from, and executing a plan changes it,
 //! so halves do not share plans. Planning takes milliseconds.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,12 +23,13 @@ use millstream_engine::window::Window;
 use millstream_engine::{Error, Result};
 
 use super::PLANNING_STACK_BYTES;
-use super::check::{Checked, check, row_by_row};
+use super::check::{Checked, check, reads, row_by_row};
 use super::enrich::{Enrich, Enrichment, passed_column};
 use super::errors::Text;
 use super::event_time::window_start_column;
 use super::functions::{FiringWindow, window_functions};
 use super::global::UpperHalf;
+use super::interval::{self, IntervalJoin};
 use super::local::{LowerHalf, Stateless};
 use super::split::{Reduce, Slot, Split, split};
 use super::steps::{ScanColumn, Steps};
@@ -69,7 +71,7 @@ impl SqlPlanner for DataFusionPlanner {
         event_time: usize,
         key: &[usize],
         within: Duration,
-    ) -> Box<dyn Operator> {
+    ) -> Result<Box<dyn Operator>, Error> {
         dedup_operator(schema, event_time, key, within)
     }
 
@@ -113,6 +115,7 @@ struct Planned {
 enum Kind {
     Stateless(Steps),
     Enriched(Enrichment),
+    Interval(Arc<IntervalJoin>),
     Windowed {
         panes: Panes,
         split: Split,
@@ -158,12 +161,69 @@ impl Query {
             .await
             .map_err(one)?;
         match checked.window {
-            None => self.plan_stateless(&checked, &logical, &state).await,
+            None => self.plan_streams(&checked, &logical, &state).await,
             Some(_) => self
                 .plan_windowed(checked, &logical, &state, window)
                 .await
                 .map_err(one),
         }
+    }
+
+    async fn plan_streams(
+        &self,
+        checked: &Checked,
+        logical: &LogicalPlan,
+        state: &SessionState,
+    ) -> Result<Planned, Vec<SqlError>> {
+        if let Some(error) = row_by_row(logical, &checked.inputs, &self.text, state) {
+            return Err(vec![error]);
+        }
+        let place = |number: usize| checked.places.get(number).cloned().flatten();
+        let streams = reads(logical, &checked.inputs);
+        if let (2.., Some(table)) = (streams, checked.references.first()) {
+            let message = format!(
+                "two streams and the table {table:?} are not joined in one query; join the streams in a [sql.NAME] of \
+                 its own and its result with {table:?}"
+            );
+            return Err(vec![SqlError {
+                message,
+                at: place(1),
+            }]);
+        }
+        match streams {
+            0 | 1 => self.plan_stateless(checked, logical, state).await,
+            2 => self.plan_interval(place(1), logical, state).await,
+            _ => Err(vec![SqlError {
+                message:
+                    "a query joins two streams without windows, not more; join the first two in a [sql.NAME] \
+                          of its own and join its result with the next"
+                        .to_owned(),
+                at: place(2).or_else(|| place(1)),
+            }]),
+        }
+    }
+
+    async fn plan_interval(
+        &self,
+        second: Option<Range<usize>>,
+        logical: &LogicalPlan,
+        state: &SessionState,
+    ) -> Result<Planned, Vec<SqlError>> {
+        let request = interval::Request {
+            text: Text(&self.text),
+            tables: &self.tables,
+            second,
+            state,
+            logical,
+        };
+        let join = interval::plan(&request).await?;
+        Ok(Planned {
+            inputs: join.inputs(),
+            references: Vec::new(),
+            schema: join.schema(),
+            event_time: join.event_time(),
+            kind: Kind::Interval(Arc::new(join)),
+        })
     }
 
     async fn plan_stateless(
@@ -173,9 +233,6 @@ impl Query {
         state: &SessionState,
     ) -> Result<Planned, Vec<SqlError>> {
         let stream = &checked.inputs[0];
-        if let Some(error) = row_by_row(logical, stream, &self.text, state) {
-            return Err(vec![error]);
-        }
         let one = |e: DataFusionError| vec![Text(&self.text).error(&e)];
         let plan = state.create_physical_plan(logical).await.map_err(one)?;
         let Some(table) = self.table(stream) else {
@@ -280,6 +337,7 @@ impl SqlPlan for DataFusionPlan {
                 schema: self.schema(),
             })),
             Kind::Enriched(enrichment) => Ok(Box::new(Enrich::new(query, self.schema(), enrichment.clone()))),
+            Kind::Interval(join) => Ok(join.local(&query, input)),
             Kind::Windowed { panes, split, .. } => {
                 let numbered = (0u32..).zip(&split.slots);
                 let mine = numbered.filter(|(_, slot)| slot.steps.table == table.name);
@@ -299,8 +357,10 @@ impl SqlPlan for DataFusionPlan {
     }
 
     fn global(&self) -> Result<Option<Box<dyn Operator>>> {
-        if !matches!(self.planned.kind, Kind::Windowed { .. }) {
-            return Ok(None);
+        match &self.planned.kind {
+            Kind::Stateless(_) | Kind::Enriched(_) => return Ok(None),
+            Kind::Interval(join) => return Ok(Some(join.global(&self.query.name))),
+            Kind::Windowed { .. } => {}
         }
         let again = self.query.plan().map_err(|errors| {
             let first = errors.into_iter().next().map(|e| e.message).unwrap_or_default();
@@ -310,7 +370,7 @@ impl SqlPlan for DataFusionPlan {
             ))
         })?;
         match again.kind {
-            Kind::Stateless(_) | Kind::Enriched(_) => Ok(None),
+            Kind::Stateless(_) | Kind::Enriched(_) | Kind::Interval(_) => Ok(None),
             Kind::Windowed {
                 panes,
                 split,
@@ -341,6 +401,13 @@ impl SqlPlan for DataFusionPlan {
             Kind::Enriched(enrichment) => SqlExplain {
                 local: of_input(&|_| plan_lines(&enrichment.plan)),
                 global: Vec::new(),
+            },
+            Kind::Interval(join) => SqlExplain {
+                local: (0..)
+                    .zip(&self.planned.inputs)
+                    .map(|(side, name)| (name.clone(), indented(join.local_lines(side))))
+                    .collect(),
+                global: indented(join.global_lines()),
             },
             Kind::Windowed { split, .. } => SqlExplain {
                 local: of_input(&|name| {

@@ -47,7 +47,7 @@ impl Asked {
         };
         for node in &plan.sources {
             let files = files.remove(node.name.as_str()).unwrap_or_default();
-            let mut source = FileRows::new(node);
+            let mut source = FileRows::new(node, plan);
             for file in files {
                 asked.bad.push(source.add(file)?);
             }

@@ -35,7 +35,7 @@ SELECT * FROM ads WHERE ad_id «IN» (SELECT ad_id FROM clicks)
 
 -- case: the stream twice
 SELECT * FROM clicks c JOIN ads a ON c.ad_id = a.ad_id WHERE c.id IN (SELECT id FROM «clicks»)
--- says: streams without a window cannot be combined
+-- says: two streams and the table "ads" are not joined in one query; join the streams in a [sql.NAME] of its own
 
 -- case: the union of both
 SELECT ad_id FROM clicks «UNION» ALL SELECT ad_id FROM ads
