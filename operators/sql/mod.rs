@@ -15,6 +15,7 @@
 //! - `interval/`: joins of two streams without windows.
 //! - `enrich.rs`: queries that join a stream with reference tables, without a window.
 //! - `functions.rs`: `window_start()` and `window_end()`.
+//! - `revisions.rs`: firing windows again for late rows.
 
 mod accumulate;
 mod check;
@@ -25,6 +26,8 @@ mod event_time;
 mod functions;
 mod global;
 mod interval;
+#[cfg(test)]
+mod late;
 mod local;
 #[cfg(test)]
 mod oracle;
@@ -33,6 +36,7 @@ mod plan;
 mod references;
 #[cfg(test)]
 mod refusals;
+mod revisions;
 #[cfg(test)]
 mod rollup;
 mod split;

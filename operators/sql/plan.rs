@@ -31,11 +31,12 @@ use super::functions::{FiringWindow, window_functions};
 use super::global::UpperHalf;
 use super::interval::{self, IntervalJoin};
 use super::local::{LowerHalf, Stateless};
+use super::revisions::with_revision;
 use super::split::{Reduce, Slot, Split, split};
 use super::steps::{ScanColumn, Steps};
 use super::tables::{PlanningTable, References};
 use crate::dedup::dedup_operator;
-use crate::window::{Panes, window_operator};
+use crate::window::{Panes, updating_window_operator};
 
 /// Rules of DataFusion's physical optimizer that we plan without. The first fuses a partial aggregate with
 /// its final one, which is the seam we cut at. The next two put row limits into aggregates, which a partial
@@ -61,8 +62,13 @@ impl DataFusionPlanner {
 }
 
 impl SqlPlanner for DataFusionPlanner {
-    fn window(&self, window: &Window, event_time: usize) -> Result<Box<dyn Operator>, Error> {
-        window_operator(window, event_time)
+    fn window(
+        &self,
+        window: &Window,
+        event_time: usize,
+        lateness: Duration,
+    ) -> Result<Box<dyn Operator>, Error> {
+        updating_window_operator(window, event_time, lateness)
     }
 
     fn dedup(
@@ -118,6 +124,8 @@ enum Kind {
     Interval(Arc<IntervalJoin>),
     Windowed {
         panes: Panes,
+        /// Set when windows fire again for late rows.
+        lateness: Option<Duration>,
         split: Split,
         window: Arc<FiringWindow>,
         context: Arc<TaskContext>,
@@ -274,13 +282,18 @@ impl Query {
         let cut = checked.window.as_ref().expect("a windowed query has a window");
         let panes = Panes::new(cut).map_err(|e| DataFusionError::Plan(e.to_string()))?;
         let plan = state.create_physical_plan(logical).await?;
+        let lateness = checked.inputs.iter().find_map(|name| self.table(name)?.lateness);
         Ok(Planned {
             inputs: checked.inputs,
             references: checked.references,
-            schema: plan.schema(),
+            schema: match lateness {
+                Some(_) => with_revision(&plan.schema())?,
+                None => plan.schema(),
+            },
             event_time: window_start_column(logical),
             kind: Kind::Windowed {
                 panes,
+                lateness,
                 split: split(&plan, &|table| self.width(table), panes.pane_is_window())?,
                 window,
                 context: state.task_ctx(),
@@ -325,6 +338,14 @@ impl SqlPlan for DataFusionPlan {
 
     fn event_time(&self) -> Option<usize> {
         self.planned.event_time
+    }
+
+    fn watermark_delay(&self) -> Duration {
+        match &self.planned.kind {
+            Kind::Stateless(_) | Kind::Enriched(_) => Duration::ZERO,
+            Kind::Interval(join) => join.delay(),
+            Kind::Windowed { panes, .. } => panes.size(),
+        }
     }
 
     fn local(&self, input: usize) -> Result<Box<dyn Operator>> {
@@ -373,18 +394,22 @@ impl SqlPlan for DataFusionPlan {
             Kind::Stateless(_) | Kind::Enriched(_) | Kind::Interval(_) => Ok(None),
             Kind::Windowed {
                 panes,
+                lateness,
                 split,
                 window,
                 context,
-            } => Ok(Some(Box::new(UpperHalf::new(
-                Arc::clone(&self.query.name),
-                split,
-                window,
-                context,
-                panes,
-                References::of(&again.references, &self.query.references),
-                self.query.emit_empty,
-            )))),
+            } => {
+                let half = UpperHalf::new(
+                    Arc::clone(&self.query.name),
+                    split,
+                    window,
+                    context,
+                    panes,
+                    References::of(&again.references, &self.query.references),
+                    self.query.emit_empty,
+                );
+                Ok(Some(Box::new(half.updating(lateness))))
+            }
         }
     }
 

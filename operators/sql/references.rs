@@ -131,6 +131,7 @@ fn plan(query: &str, tables: &[ReferenceTable]) -> Result<Arc<dyn SqlPlan>, Vec<
         schema: clicks_schema(),
         event_time: 3,
         window,
+        lateness: None,
     };
     let minute = Window::Tumbling {
         size: Duration::from_secs(60),
