@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use crate::error::Result;
 use crate::operator::Operator;
 use crate::pipeline::Bytes;
+use crate::table::ReferenceTable;
 use crate::window::Window;
 
 /// Name of the column that holds a window's start.
@@ -65,6 +66,10 @@ pub trait SqlPlanner: Send + Sync {
     /// Plans a query against tables that are known by schema only.
     fn plan(&self, request: &SqlRequest<'_>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>>;
 
+    /// The planner of a pipeline with reference tables, which its queries may name besides the request's
+    /// tables.
+    fn with_tables(&self, tables: Vec<ReferenceTable>) -> Arc<dyn SqlPlanner>;
+
     /// The operator that cuts a stream into windows: late rows go aside, the others pass. Windows take rows
     /// until `lateness` after their end.
     fn window(&self, window: &Window, event_time: usize, lateness: Duration) -> Result<Box<dyn Operator>>;
@@ -88,6 +93,11 @@ pub trait SqlPlan: Send + Sync {
 
     /// The tables the query reads, in the order of its inputs. A stream that is joined with itself stands twice.
     fn inputs(&self) -> &[String];
+
+    /// The reference tables the query reads: from where they are shared, so they are none of its inputs.
+    fn references(&self) -> &[String] {
+        &[]
+    }
 
     /// Index in [`SqlPlan::schema`] of the result's event time: a column of the source that passes through
     /// a stateless query or an interval join unchanged, or the result column that holds the window's start.

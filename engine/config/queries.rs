@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use super::check::{Checker, Section};
 use super::dedups::{self, CheckedDedup};
+use super::tables;
 use super::tree::Node;
 use super::windows::{self, CheckedWindow, how_to_keep_time};
 use crate::pipeline::{Bytes, SqlSpec};
 use crate::plan::{SqlNode, Stream};
-use crate::sql::{SqlError, SqlPlan, SqlRequest, SqlTable};
+use crate::sql::{SqlError, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 
 /// Least `state_limit`: a batch of some thousand rows.
 const LEAST_STATE_LIMIT: Bytes = Bytes(1 << 20);
@@ -26,7 +27,9 @@ pub(super) fn plan(
 ) {
     let queries = checker.sections::<SqlSpec>("sql");
     queries.iter().for_each(|query| state_limit(checker, query));
+    let sql = checker.registry.sql.with_tables(tables::known(checker));
     let mut planner = Planner {
+        sql,
         checker,
         windows,
         dedups,
@@ -60,6 +63,7 @@ fn state_limit(checker: &mut Checker<'_>, query: &Section<'_, SqlSpec>) {
 }
 
 struct Planner<'c, 'a, 'w> {
+    sql: Arc<dyn SqlPlanner>,
     checker: &'c mut Checker<'a>,
     /// Windows that wait for the query they cut.
     windows: Vec<CheckedWindow<'w>>,
@@ -159,7 +163,7 @@ impl<'a> Planner<'_, 'a, '_> {
     }
 
     fn try_plan(&self, query: &Section<'_, SqlSpec>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>> {
-        self.checker.registry.sql.plan(&SqlRequest {
+        self.sql.plan(&SqlRequest {
             name: query.name,
             query: &query.spec.query,
             emit_empty: query.spec.emit_empty,
@@ -277,9 +281,13 @@ impl<'a> Planner<'_, 'a, '_> {
     fn missing(&self, query: &Section<'_, SqlSpec>, error: &SqlError) -> BTreeSet<String> {
         let names = &self.checker.names;
         let all = names.sources.iter().chain(&names.dedups);
-        let all = all.chain(&names.windows).chain(&names.queries);
-        let absent =
-            |name: &&String| !self.tables.iter().any(|t| t.name == **name) && !self.timeless.contains(*name);
+        let all = all
+            .chain(&names.windows)
+            .chain(&names.queries)
+            .chain(&names.tables);
+        let reference = |name: &String| self.checker.plan.tables.iter().any(|t| t.name == *name);
+        let known = |name: &String| self.tables.iter().any(|t| t.name == *name) || reference(name);
+        let absent = |name: &&String| !known(name) && !self.timeless.contains(*name);
         all.filter(absent)
             .filter(|name| speaks_of(query, error, name))
             .cloned()

@@ -30,6 +30,7 @@ use super::kept::{Kept, StateLimit, rows_bytes};
 use super::revisions::Revisions;
 use super::split::{Reduce, Split};
 use super::steps::with_schema;
+use super::tables::References;
 use super::{CONSECUTIVE_EMPTY_WINDOWS, part_label, part_pane};
 use crate::window::{Interval, Panes, WATERMARK, watermark_of, watermark_rows};
 
@@ -41,6 +42,7 @@ pub(super) struct UpperHalf {
     window: Arc<FiringWindow>,
     context: Arc<TaskContext>,
     panes: Panes,
+    tables: References,
     emit_empty: bool,
     /// State by start of pane; inside, by slot, the presence slot last.
     held: BTreeMap<i64, Vec<Vec<RecordBatch>>>,
@@ -62,7 +64,7 @@ impl UpperHalf {
         window: Arc<FiringWindow>,
         context: Arc<TaskContext>,
         panes: Panes,
-        emit_empty: bool,
+        tables: References,
         limit: &Arc<StateLimit>,
     ) -> UpperHalf {
         UpperHalf {
@@ -72,13 +74,20 @@ impl UpperHalf {
             window,
             context,
             panes,
-            emit_empty,
+            tables,
+            emit_empty: false,
             held: BTreeMap::new(),
             kept: Kept::new(limit),
             watermark: Timestamp::MIN,
             firing: Firing::default(),
             revisions: None,
         }
+    }
+
+    /// The same half, which fires windows without rows as well if so told.
+    pub fn firing_empty(mut self, emit_empty: bool) -> UpperHalf {
+        self.emit_empty = emit_empty;
+        self
     }
 
     /// The same half, whose windows fire again for rows that come up to `lateness` after their end.
@@ -197,7 +206,7 @@ impl UpperHalf {
             Some(result) => result,
             None => {
                 piece.window();
-                self.result(window).map_err(failed)?.peekable()
+                self.result(window)?.peekable()
             }
         };
         while let Some(rows) = result.next().await {
@@ -217,13 +226,16 @@ impl UpperHalf {
     }
 
     /// Executes the upper plan for a window.
-    fn result(&self, window: Interval) -> datafusion::common::Result<SendableRecordBatchStream> {
+    fn result(&self, window: Interval) -> Result<SendableRecordBatchStream> {
         self.window.set(window);
         let rows = |slot: usize| {
             let panes = self.held.range(window.start.0..window.end.0);
             panes.flat_map(|(_, slots)| slots[slot].iter().cloned()).collect()
         };
-        execute_stream(self.split.filled(rows, window)?, Arc::clone(&self.context))
+        let failed = |e| failed(&self.query, e).within(format!("window {} to {}", window.start, window.end));
+        let tables = self.tables.now()?;
+        let plan = self.split.filled(rows, &tables, window).map_err(failed)?;
+        execute_stream(plan, Arc::clone(&self.context)).map_err(failed)
     }
 
     /// Drops the panes whose last window has fired.

@@ -13,6 +13,7 @@
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs`, `accumulate.rs` and `deltas.rs` are
 //!   what is below the cut, `tables.rs` the leaves on both sides of it.
 //! - `interval/`: joins of two streams without windows.
+//! - `enrich.rs`: queries that join a stream with reference tables, without a window.
 //! - `functions.rs`: `window_start()` and `window_end()`.
 //! - `revisions.rs`: firing windows again for late rows.
 //! - `assign.rs`: rows of a batch by pane; `firing.rs`: firings in pieces; `kept.rs`: the `state_limit`.
@@ -21,6 +22,7 @@ mod accumulate;
 mod assign;
 mod check;
 mod deltas;
+mod enrich;
 mod errors;
 mod event_time;
 mod firing;
@@ -34,6 +36,8 @@ mod local;
 #[cfg(test)]
 mod oracle;
 mod plan;
+#[cfg(test)]
+mod references;
 #[cfg(test)]
 mod refusals;
 mod revisions;

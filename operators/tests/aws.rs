@@ -17,9 +17,11 @@ use millstream_engine::ErrorClass;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{Sink, SinkConnector, SinkContext};
+use millstream_engine::table::{TableContext, TableLoader};
 use millstream_engine::time::{Timestamp, timestamp_type};
 use millstream_operators::sinks::cloudwatch::CloudwatchConnector;
 use millstream_operators::sinks::parquet::ParquetConnector;
+use millstream_operators::tables::FileTables;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -47,6 +49,13 @@ fn sinks_against_ministack() {
     aws.run_inside("inside_cloudwatch_in_doubt", midnight);
     aws.run_inside("checkpoints::inside_checkpoints", midnight);
     aws.run_inside("inside_errors", midnight);
+    aws.python(
+        "import gzip
+s3.put_object(Bucket='lake', Key='tables/ads.csv.gz', Body=gzip.compress(b'ad,price\\na,1.5\\nb,\\n'))
+s3.put_object(Bucket='lake', Key='tables/broken.csv', Body=b'ad,price\\na,much\\n')
+out(1)",
+    );
+    aws.run_inside("inside_tables", midnight);
 
     let left: Vec<(String, String)> = serde_json::from_value(aws.python(checkpoints::FOUND)).unwrap();
     assert_eq!(
@@ -288,6 +297,49 @@ async fn inside_cloudwatch_in_doubt() {
     sink.commit(Epoch(4), fourth).await.unwrap();
     finish(sink, 5).await;
     assert_eq!(sent_and_read_back(&cx), [60, 0]);
+}
+
+#[tokio::test]
+#[ignore = "run by sinks_against_ministack, in its environment"]
+async fn inside_tables() {
+    let table = |key: &str| TableContext {
+        name: "ads".into(),
+        path: format!("s3://{key}"),
+        format: None,
+        schema: Arc::new(Schema::new(vec![
+            Field::new("ad", DataType::Utf8, false),
+            Field::new("price", DataType::Float64, true),
+        ])),
+        region: None,
+        endpoint: None,
+    };
+    let rows = FileTables.load(&table("lake/tables/ads.csv.gz")).await.unwrap();
+    let expect = RecordBatch::try_new(
+        table("").schema,
+        vec![
+            Arc::new(StringArray::from(vec!["a", "b"])),
+            Arc::new(Float64Array::from(vec![Some(1.5), None])),
+        ],
+    );
+    assert_eq!(rows, [expect.unwrap()]);
+    for (key, says) in [
+        (
+            "lake/tables/broken.csv",
+            "s3://lake/tables/broken.csv: line 2: \"price\"",
+        ),
+        (
+            "lake/tables/nothing.csv",
+            "reading s3://lake/tables/nothing.csv: NoSuchKey",
+        ),
+        (
+            "no-such-bucket/ads.csv",
+            "reading s3://no-such-bucket/ads.csv: NoSuchBucket",
+        ),
+    ] {
+        let error = FileTables.load(&table(key)).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Config, "{error}");
+        assert!(error.to_string().starts_with(says), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -147,6 +147,7 @@ impl Routes {
         Routes {
             table: RwLock::new(Arc::new(paths.iter().map(away).collect())),
             epoch: AtomicUsize::new(0),
+            opened: Mutex::default(),
         }
     }
 
