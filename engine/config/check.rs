@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::columns;
 use super::diagnostic::{At, Problems, did_you_mean};
 use super::tree::{Entry, Node};
-use super::{dedups, queries, tables, windows};
+use super::{dedups, queries, revisions, tables, windows};
 use crate::metrics::Counters;
 use crate::pipeline::{CheckpointSpec, SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
@@ -66,7 +66,7 @@ pub(super) struct Names {
     pub streams: BTreeSet<String>,
     /// Windows that drop their late rows.
     pub dropping: BTreeSet<String>,
-    /// Queries whose results come again for late rows, and the window that makes them.
+    /// Streams whose rows come again for late rows, and the window that makes them.
     pub updating: BTreeMap<String, String>,
 }
 
@@ -346,6 +346,7 @@ impl<'a> Checker<'a> {
             };
             if known && node.is_whole() {
                 self.check_sink(node, &sink);
+                revisions::check_sink(self, node, &sink);
             }
             self.plan.sinks.push(sink);
         }
@@ -376,7 +377,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Reports a stream that does not exist.
-    fn no_stream(&mut self, at: &At, typed: &str) {
+    pub fn no_stream(&mut self, at: &At, typed: &str) {
         let window = typed.strip_suffix(".late");
         if let Some(window) = window.filter(|w| self.names.dropping.contains(*w)) {
             let message = format!("there is no stream `{typed}`: the window drops its late rows");
@@ -397,23 +398,6 @@ impl<'a> Checker<'a> {
         let Some(stream) = self.plan.streams.get(&sink.input) else {
             return;
         };
-        if let Some(window) = self.names.updating.get(&sink.input)
-            && !connector.takes_revisions()
-        {
-            let (kind, input) = (&sink.kind, &sink.input);
-            let able = self.registry.sinks.values().filter(|s| s.takes_revisions());
-            let able: Vec<&str> = able.map(|s| s.name()).collect();
-            let message = format!(
-                "`{input}` gives a window's result again, as a higher `revision`, when rows come late, and a {kind} \
-                 sink cannot replace the one before"
-            );
-            let help = format!(
-                "leave `on_late` and `allowed_lateness` out of [window.{window}], or send `{input}` to one of these \
-                 sinks: {}",
-                able.join(", ")
-            );
-            self.problems.help(node.at_key("input"), message, help);
-        }
         let context = SinkContext {
             pipeline: self.plan.name.clone(),
             name: sink.name.clone(),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::check::{Checker, Section};
 use super::dedups::{self, CheckedDedup};
+use super::revisions;
 use super::tables;
 use super::tree::Node;
 use super::windows::{self, CheckedWindow, how_to_keep_time};
@@ -109,16 +110,6 @@ impl<'a> Planner<'_, 'a, '_> {
         let windows: Vec<_> = self.windows.extract_if(.., over).collect();
         let windowed = self.windowed.contains(name);
         for window in windows {
-            if let Some(cause) = self.checker.names.updating.get(name) {
-                let message = format!(
-                    "`{name}` gives a window's result again when rows come late, so windows over it would count it \
-                     more than once"
-                );
-                let help = format!("cut the source instead, or leave `on_late` out of [window.{cause}]");
-                let at = window.node.at_key("input");
-                self.checker.problems.help(at, message, help);
-                continue;
-            }
             let table = windows::place(self.checker, &window, &stream, windowed);
             self.tables.extend(table);
             self.dedups_of(&format!("{}.late", window.name));
@@ -180,9 +171,13 @@ impl<'a> Planner<'_, 'a, '_> {
         if plan.inputs().iter().any(windowed) {
             self.windowed.insert(name.into());
         }
-        let updating = plan.inputs().iter().find_map(|input| self.updates(input));
-        if let Some(window) = updating {
-            self.checker.names.updating.insert(name.into(), window);
+        revisions::follow(self.checker, name, plan.inputs());
+        if let [_, _, ..] = plan.inputs() {
+            let what_then = "a join would match each of them";
+            let at = query.node.at_key("query");
+            plan.inputs()
+                .iter()
+                .any(|input| revisions::refuse(self.checker, input, at, what_then));
         }
         let stream = Stream {
             schema: plan.schema(),
@@ -195,14 +190,6 @@ impl<'a> Planner<'_, 'a, '_> {
             plan,
         });
         self.publish(name);
-    }
-
-    /// The window that makes an input give results again, if one does.
-    fn updates(&self, input: &str) -> Option<String> {
-        let windows = &self.checker.plan.windows;
-        let own = windows.iter().find(|w| w.name == input && w.lateness.is_some());
-        own.map(|w| w.name.clone())
-            .or_else(|| self.checker.names.updating.get(input).cloned())
     }
 
     /// Results of windows carry the start of their window, which is over when they come. A join of streams by
