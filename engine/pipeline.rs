@@ -190,6 +190,15 @@ pub struct SqlSpec {
     /// Fire also windows without rows.
     #[serde(default)]
     pub emit_empty: bool,
+    /// Most bytes of rows that the query keeps in memory until their windows close, over all partitions; past
+    /// it the pipeline fails and names the query. Rows are kept only where no aggregate stands right above a
+    /// window: in a join of rows, a ranking, a plain selection. At least 1MiB.
+    #[serde(default = "default_state_limit")]
+    pub state_limit: Bytes,
+}
+
+fn default_state_limit() -> Bytes {
+    Bytes(1 << 30)
 }
 
 /// Where a stream goes.
@@ -327,6 +336,32 @@ impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// As it would be typed, in the largest unit that divides it.
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const UNITS: [(&str, u64); 6] = [
+            ("GiB", 1 << 30),
+            ("GB", 1_000_000_000),
+            ("MiB", 1 << 20),
+            ("MB", 1_000_000),
+            ("KiB", 1 << 10),
+            ("KB", 1_000),
+        ];
+        let fits = |(_, scale): &&(&str, u64)| self.0 > 0 && self.0.is_multiple_of(*scale);
+        match UNITS.iter().find(fits) {
+            Some((unit, scale)) => write!(f, "{}{unit}", self.0 / scale),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+/// As it would be typed; the JSON Schema shows defaults this way.
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 

@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::error::Result;
 use crate::operator::Operator;
+use crate::pipeline::Bytes;
 use crate::window::Window;
 
 /// Name of the column that holds a window's start.
@@ -44,6 +45,8 @@ pub struct SqlRequest<'a> {
     pub query: &'a str,
     /// Fire also windows without rows.
     pub emit_empty: bool,
+    /// Most bytes of rows that the query keeps until their windows close.
+    pub state_limit: Bytes,
     /// Every table there is; the query uses some.
     pub tables: &'a [SqlTable],
 }

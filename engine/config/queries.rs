@@ -11,9 +11,12 @@ use super::check::{Checker, Section};
 use super::dedups::{self, CheckedDedup};
 use super::tree::Node;
 use super::windows::{self, CheckedWindow, how_to_keep_time};
-use crate::pipeline::SqlSpec;
+use crate::pipeline::{Bytes, SqlSpec};
 use crate::plan::{SqlNode, Stream};
 use crate::sql::{SqlError, SqlPlan, SqlRequest, SqlTable};
+
+/// Least `state_limit`: a batch of some thousand rows.
+const LEAST_STATE_LIMIT: Bytes = Bytes(1 << 20);
 
 /// Plans every query into the checker's plan and puts every window and every dedup there.
 pub(super) fn plan(
@@ -22,6 +25,7 @@ pub(super) fn plan(
     dedups: Vec<CheckedDedup<'_>>,
 ) {
     let queries = checker.sections::<SqlSpec>("sql");
+    queries.iter().for_each(|query| state_limit(checker, query));
     let mut planner = Planner {
         checker,
         windows,
@@ -41,6 +45,18 @@ pub(super) fn plan(
     };
     checker.plan.windows.sort_by_key(|w| order("window", &w.name));
     checker.plan.dedups.sort_by_key(|d| order("dedup", &d.name));
+}
+
+/// A limit that not even a batch of rows fits into is a slip of the unit.
+fn state_limit(checker: &mut Checker<'_>, query: &Section<'_, SqlSpec>) {
+    let limit = query.spec.state_limit;
+    if limit < LEAST_STATE_LIMIT {
+        let message = format!("`state_limit` is {limit}; it must be at least {LEAST_STATE_LIMIT}");
+        let help = "write for example \"1GiB\"";
+        checker
+            .problems
+            .help(query.node.at_key("state_limit"), message, help);
+    }
 }
 
 struct Planner<'c, 'a, 'w> {
@@ -147,6 +163,7 @@ impl<'a> Planner<'_, 'a, '_> {
             name: query.name,
             query: &query.spec.query,
             emit_empty: query.spec.emit_empty,
+            state_limit: query.spec.state_limit,
             tables: &self.tables,
         })
     }

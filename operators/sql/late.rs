@@ -21,6 +21,7 @@ use arrow::util::display::array_value_to_string;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{REVISION, SqlError, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::state::Snapshot;
 use millstream_engine::time::{Timestamp, micros, timestamp_type};
@@ -163,6 +164,7 @@ fn plan(
         name: "case",
         query,
         emit_empty,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     })
 }
@@ -230,13 +232,13 @@ impl<'a> Operators<'a> {
     async fn watermark(&mut self, at: Timestamp) -> Vec<RecordBatch> {
         let (mut out, mut result) = (Output::default(), Output::default());
         for operator in self.parts.iter_mut().flat_map(|p| &mut p.1) {
-            operator.on_watermark(at, &mut out).await.expect("watermark");
+            operator.watermark_to_end(at, &mut out).await.expect("watermark");
         }
         for batch in out.main {
             self.upper.on_batch(0, batch, &mut result).expect("upper half");
         }
         self.upper
-            .on_watermark(at, &mut result)
+            .watermark_to_end(at, &mut result)
             .await
             .expect("upper half");
         result.main.into_iter().map(|b| b.rows).collect()
@@ -248,7 +250,7 @@ impl<'a> Operators<'a> {
         let (mut out, mut result) = (Output::default(), Output::default());
         if let Some((_, part)) = self.parts.first_mut() {
             for operator in part {
-                operator.on_watermark(at, &mut out).await.expect("watermark");
+                operator.watermark_to_end(at, &mut out).await.expect("watermark");
             }
         }
         for batch in out.main {

@@ -25,6 +25,7 @@ use datafusion::datasource::MemTable;
 use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable, WINDOW_END, WINDOW_START};
 use millstream_engine::state::Snapshot;
 use millstream_engine::time::{Timestamp, timestamp_type};
@@ -139,6 +140,7 @@ fn plan(query: &str, window: &Window, emit_empty: bool) -> Arc<dyn SqlPlan> {
         name: "case",
         query,
         emit_empty,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     };
     DataFusionPlanner::new()
@@ -193,14 +195,14 @@ impl Pipeline {
             late.on_watermark(at, &mut Output::default())
                 .await
                 .expect("window operator");
-            lower.on_watermark(at, &mut out).await.expect("lower half");
+            lower.watermark_to_end(at, &mut out).await.expect("lower half");
         }
         let mut result = Output::default();
         for batch in out.main {
             self.upper.on_batch(0, batch, &mut result).expect("upper half");
         }
         self.upper
-            .on_watermark(at, &mut result)
+            .watermark_to_end(at, &mut result)
             .await
             .expect("upper half");
         result.main.into_iter().map(|b| b.rows).collect()

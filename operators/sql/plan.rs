@@ -17,6 +17,7 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::prelude::SessionConfig;
 use millstream_engine::operator::Operator;
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlError, SqlExplain, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::window::Window;
 use millstream_engine::{Error, Result};
@@ -28,6 +29,7 @@ use super::event_time::window_start_column;
 use super::functions::{FiringWindow, window_functions};
 use super::global::UpperHalf;
 use super::interval::{self, IntervalJoin};
+use super::kept::StateLimit;
 use super::local::{LowerHalf, Stateless};
 use super::revisions::with_revision;
 use super::split::{Reduce, Slot, Split, split};
@@ -82,10 +84,16 @@ impl SqlPlanner for DataFusionPlanner {
             name: Arc::from(request.name),
             text: request.query.to_owned(),
             emit_empty: request.emit_empty,
+            state_limit: request.state_limit,
             tables: request.tables.to_vec(),
         };
         let planned = query.plan()?;
-        Ok(Arc::new(DataFusionPlan { query, planned }))
+        let limit = StateLimit::new(Arc::clone(&query.name), query.state_limit);
+        Ok(Arc::new(DataFusionPlan {
+            query,
+            planned,
+            limit,
+        }))
     }
 }
 
@@ -94,6 +102,7 @@ struct Query {
     name: Arc<str>,
     text: String,
     emit_empty: bool,
+    state_limit: Bytes,
     tables: Vec<SqlTable>,
 }
 
@@ -147,6 +156,7 @@ impl Query {
             name: &self.name,
             query: &self.text,
             emit_empty: self.emit_empty,
+            state_limit: self.state_limit,
             tables: &self.tables,
         };
         let checked = check(&request, &state)?;
@@ -269,6 +279,7 @@ impl Query {
 struct DataFusionPlan {
     query: Query,
     planned: Planned,
+    limit: Arc<StateLimit>,
 }
 
 impl DataFusionPlan {
@@ -323,6 +334,7 @@ impl SqlPlan for DataFusionPlan {
                     *panes,
                     slots,
                     presence,
+                    &self.limit,
                 )))
             }
         }
@@ -331,7 +343,7 @@ impl SqlPlan for DataFusionPlan {
     fn global(&self) -> Result<Option<Box<dyn Operator>>> {
         match &self.planned.kind {
             Kind::Stateless(_) => return Ok(None),
-            Kind::Interval(join) => return Ok(Some(join.global(&self.query.name))),
+            Kind::Interval(join) => return Ok(Some(join.global(&self.query.name, self.query.state_limit))),
             Kind::Windowed { .. } => {}
         }
         let again = self.query.plan().map_err(|errors| {
@@ -357,6 +369,7 @@ impl SqlPlan for DataFusionPlan {
                     context,
                     panes,
                     self.query.emit_empty,
+                    &self.limit,
                 );
                 Ok(Some(Box::new(half.updating(lateness))))
             }

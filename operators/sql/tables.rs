@@ -13,10 +13,13 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
-use datafusion::physical_plan::memory::MemoryStream;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties};
+use futures::{Stream, StreamExt, stream};
 use millstream_engine::sql::{SqlTable, WINDOW_END, WINDOW_START};
 use millstream_engine::time::timestamp_type;
+
+use super::PIECE_ROWS;
 
 /// A table while planning: a name and a schema, no rows and no statistics.
 #[derive(Debug)]
@@ -132,6 +135,25 @@ impl Leaf {
     }
 }
 
+/// The batches, with a turn for the thread's other tasks after each [`PIECE_ROWS`] rows: an aggregate reads all
+/// of its input before it gives anything, and would not let go of the thread for that long.
+fn in_turns(rows: Vec<RecordBatch>) -> impl Stream<Item = Result<RecordBatch>> + Send {
+    let mut since = 0;
+    stream::iter(rows).then(move |rows| {
+        since += rows.num_rows();
+        let pause = since > PIECE_ROWS;
+        if pause {
+            since = rows.num_rows();
+        }
+        async move {
+            if pause {
+                tokio::task::yield_now().await;
+            }
+            Ok(rows)
+        }
+    })
+}
+
 fn leaf_properties(schema: &SchemaRef) -> Arc<PlanProperties> {
     Arc::new(PlanProperties::new(
         EquivalenceProperties::new(Arc::clone(schema)),
@@ -189,11 +211,13 @@ impl ExecutionPlan for Leaf {
 
     fn execute(&self, _partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         match &self.kind {
-            LeafKind::Rows(rows) => Ok(Box::pin(MemoryStream::try_new(
-                rows.clone(),
-                Arc::clone(&self.schema),
-                None,
-            )?)),
+            LeafKind::Rows(rows) => {
+                let schema = Arc::clone(&self.schema);
+                Ok(Box::pin(RecordBatchStreamAdapter::new(
+                    schema,
+                    in_turns(rows.clone()),
+                )))
+            }
             other => internal_err!("a plan with {other:?} was executed"),
         }
     }

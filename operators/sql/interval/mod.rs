@@ -161,8 +161,8 @@ impl IntervalJoin {
     }
 
     /// The operator that runs once.
-    pub fn global(self: &Arc<Self>, query: &Arc<str>) -> Box<dyn Operator> {
-        Box::new(Join::new(Arc::clone(query), Arc::clone(self)))
+    pub fn global(self: &Arc<Self>, query: &Arc<str>, limit: Bytes) -> Box<dyn Operator> {
+        Box::new(Join::new(Arc::clone(query), Arc::clone(self), limit))
     }
 
     /// What runs in each partition of a stream, for people.
