@@ -52,6 +52,12 @@ pub(super) fn check(request: &SqlRequest<'_>, state: &SessionState) -> Result<Ch
             "a recursive query cannot run on streams; write it without RECURSIVE",
         );
     }
+    if found.fetch {
+        check.errors.push(SqlError {
+            message: "FETCH is not supported; write LIMIT".to_owned(),
+            at: find_word(request.query, |word, _| word == "fetch"),
+        });
+    }
     let tables = check.tables(&statement, &found);
     let window = check.windows(&tables);
     check.functions(&found.functions, window.is_some());
@@ -105,6 +111,7 @@ struct Found {
     table_functions: HashSet<String>,
     functions: Vec<Function>,
     recursive: Option<datafusion::sql::sqlparser::tokenizer::Span>,
+    fetch: bool,
 }
 
 impl Found {
@@ -124,6 +131,7 @@ impl Visitor for Found {
         if let Some(with) = query.with.as_ref().filter(|with| with.recursive) {
             self.recursive = Some(with.span());
         }
+        self.fetch |= query.fetch.is_some();
         ControlFlow::Continue(())
     }
 
@@ -150,7 +158,7 @@ impl Visitor for Found {
     }
 }
 
-/// A table's name as DataFusion looks it up: lower case unless quoted.
+/// The name of a table or function as DataFusion looks it up: lower case unless quoted.
 fn table_name(name: &ObjectName) -> String {
     let part = |ident: &datafusion::sql::sqlparser::ast::Ident| match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -278,7 +286,7 @@ impl<'a> Check<'a> {
 
     fn functions(&mut self, functions: &[Function], windowed: bool) {
         for function in functions {
-            let name = function.name.to_string().to_lowercase();
+            let name = table_name(&function.name);
             let of_window = name == WINDOW_START || name == WINDOW_END;
             let volatility = self
                 .state
