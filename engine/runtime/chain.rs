@@ -83,7 +83,8 @@ pub struct Chain {
 
 /// A watermark on its way through a chain.
 struct Passing {
-    at: Timestamp,
+    /// Where each stream stands, as far as is known.
+    stands: Vec<Timestamp>,
     /// Operators before this one have heard of it, and done what follows.
     next: usize,
 }
@@ -145,7 +146,9 @@ impl Chain {
             self.passing.is_none(),
             "one watermark goes through a chain at a time"
         );
-        self.passing = Some(Passing { at, next: 0 });
+        // Streams that no operator of the chain makes move with the task.
+        let stands = vec![at; self.fans.len()];
+        self.passing = Some(Passing { stands, next: 0 });
         self.advance().await
     }
 
@@ -164,32 +167,54 @@ impl Chain {
 
     /// Goes on until the watermark has left, or to a point where rows and barriers may come in between.
     pub async fn advance(&mut self) -> Result<()> {
-        let Some(Passing { at, next }) = self.passing.take() else {
+        let Some(mut passing) = self.passing.take() else {
             return Ok(());
         };
-        // Streams that no operator of the chain makes move with the task.
-        let mut stands = vec![at; self.fans.len()];
-        for index in 0..self.operators.len() {
+        while passing.next < self.operators.len() {
+            let index = passing.next;
             let from = self.taken[index];
-            if index >= next && stands[from] > self.fans[from].watermark {
-                loop {
-                    match self.piece(index, stands[from]).await? {
-                        Rest::Nothing => break,
-                        Rest::Results if index == 0 => {
-                            self.passing = Some(Passing { at, next: index });
-                            return Ok(());
-                        }
-                        Rest::Results | Rest::OfResult => {}
+            let at = passing.stands[from];
+            if at > self.fans[from].watermark {
+                match self.piece(index, at).await? {
+                    Rest::Nothing => {}
+                    Rest::Results if index == 0 => {
+                        self.passing = Some(passing);
+                        return Ok(());
                     }
+                    Rest::Results | Rest::OfResult => continue,
                 }
             }
             let it = &self.operators[index];
-            stands[it.main] = it.operator.watermark_behind(stands[from]);
+            passing.stands[it.main] = it.operator.watermark_behind(at);
             if let Some(side) = it.side {
-                stands[side] = stands[from];
+                passing.stands[side] = at;
             }
+            passing.next += 1;
         }
-        self.tell(&stands).await
+        self.tell(&passing.stands).await
+    }
+
+    /// Lets one operator do one piece of what a watermark sets off; what it emits goes on before those behind
+    /// it hear of the time, and other tasks of the thread run before there is more.
+    async fn piece(&mut self, index: usize, at: Timestamp) -> Result<Rest> {
+        let it = &mut self.operators[index];
+        let mut out = Output::default();
+        let started = Instant::now();
+        it.operator.on_watermark(at, &mut out).await?;
+        it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
+        let rest = out.rest;
+        if rest == Rest::Nothing {
+            it.metrics.saw_watermark(at);
+        }
+        let mut work = VecDeque::new();
+        it.route(out, &mut work);
+        for (fan, batch) in work {
+            self.push(fan, batch).await?;
+        }
+        if rest != Rest::Nothing {
+            tokio::task::yield_now().await;
+        }
+        Ok(rest)
     }
 
     /// Sends every stream's watermark down its edges.
@@ -204,30 +229,6 @@ impl Chain {
             }
         }
         Ok(())
-    }
-
-    /// Lets one operator do one piece of what a watermark sets off, passes that on, and lets other tasks of
-    /// the thread run before there is more.
-    async fn piece(&mut self, index: usize, at: Timestamp) -> Result<Rest> {
-        let it = &mut self.operators[index];
-        let mut out = Output::default();
-        let started = Instant::now();
-        it.operator.on_watermark(at, &mut out).await?;
-        it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
-        let rest = out.rest;
-        if rest == Rest::Nothing {
-            it.metrics.saw_watermark(at);
-        }
-        let mut work = VecDeque::new();
-        it.route(out, &mut work);
-        for (fan, batch) in work {
-            // Boxed: `push` and `watermark` are not recursive, but their futures would nest by value.
-            Box::pin(self.push(fan, batch)).await?;
-        }
-        if rest != Rest::Nothing {
-            tokio::task::yield_now().await;
-        }
-        Ok(rest)
     }
 
     /// The state of every operator, by name.

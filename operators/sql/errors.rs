@@ -101,17 +101,21 @@ impl Text<'_> {
     }
 }
 
-/// The planner speaks of its own expressions where it meets a subquery it cannot turn into a join.
+/// What the planner says only of its own parts, in terms of the query.
 fn plan_error(message: &str) -> String {
     const SUBQUERIES: [&str; 3] = ["InSubquery(", "Exists(", "ScalarSubquery("];
-    let unsupported = message.contains("does not support logical expression");
-    match unsupported && SUBQUERIES.iter().any(|kind| message.contains(kind)) {
-        true => {
-            "a subquery stands where it cannot be computed; use it alone in WHERE or HAVING, or join with it"
-                .to_owned()
-        }
-        false => tidy(message),
+    let of = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if of(&["does not support logical expression"]) && of(&SUBQUERIES) {
+        return "a subquery stands where it cannot be computed; use it alone in WHERE or HAVING, or join with it"
+            .to_owned();
     }
+    // The two are volatile to the planner (see functions.rs), so no sort on them counts as one.
+    if of(&["does not satisfy order requirements"]) && of(&["window_start()", "window_end()"]) {
+        return "an aggregate cannot be ordered by window_start() or window_end(); order by the columns window_start \
+                and window_end"
+            .to_owned();
+    }
+    tidy(message)
 }
 
 fn no_column(field: &Column, valid: &[Column]) -> String {

@@ -225,6 +225,16 @@ impl UpperHalf {
         Ok(true)
     }
 
+    /// Whether rows and barriers may come between two windows of a firing. Where a pane has several windows, or
+    /// windows fire again, state that arrives may be for a window which is still to fire but whose time is up,
+    /// or tell of one that has fired: it waits until the firing is done.
+    fn between_windows(&self) -> Rest {
+        match self.panes.pane_is_window() && self.revisions.is_none() {
+            true => Rest::Results,
+            false => Rest::OfResult,
+        }
+    }
+
     /// Executes the upper plan for a window.
     fn result(&self, window: Interval) -> Result<SendableRecordBatchStream> {
         self.window.set(window);
@@ -289,11 +299,7 @@ impl Operator for UpperHalf {
         let mut piece = Piece::default();
         while let Some(end) = self.firing.due.front().copied() {
             if piece.is_full() {
-                // Windows that fire again are numbered ahead, which a snapshot in between would not know.
-                out.rest = match self.revisions {
-                    None => Rest::Results,
-                    Some(_) => Rest::OfResult,
-                };
+                out.rest = self.between_windows();
                 return Ok(());
             }
             if !self.fire(self.panes.ending(end), &mut piece, out).await? {
@@ -301,8 +307,10 @@ impl Operator for UpperHalf {
                 return Ok(());
             }
             self.firing.due.pop_front();
-            self.watermark = self.watermark.max(Timestamp(end));
-            self.forget();
+            if self.between_windows() == Rest::Results {
+                self.watermark = Timestamp(end);
+                self.forget();
+            }
         }
         self.firing = Firing::default();
         self.watermark = at;

@@ -48,7 +48,8 @@ SELECT array_sort(array_agg(DISTINCT user_id)) AS users FROM impressions
 SELECT ad_id, length(string_agg(id, ',')) AS l FROM impressions GROUP BY ad_id
 
 -- case: first value without order
-SELECT ad_id, first_value(ad_id) AS f, last_value(ad_id) AS l, count(*) AS c FROM impressions GROUP BY ad_id
+SELECT ad_id, first_value(ad_id) AS f, last_value(ad_id) AS l, any_value(ad_id) AS a, count(*) AS c FROM impressions
+GROUP BY ad_id
 
 -- case: array of structs
 SELECT ad_id, array_agg(named_struct('id', id, 'n', n) ORDER BY id) AS rows FROM clicks GROUP BY ad_id

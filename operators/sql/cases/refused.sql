@@ -230,3 +230,8 @@ SELECT i.ad_id, g.value FROM impressions_by_minute i, LATERAL generate_series(1,
 -- case: two aggregates of one name
 SELECT sum(length(ad_id)), sum(CAST(length(ad_id) AS DOUBLE)) FROM impressions_by_minute
 -- says: have the same name. Consider aliasing
+
+-- case: window start in the order of an aggregate
+SELECT array_agg(ad_id ORDER BY CASE WHEN occurred_at < window_start() THEN 0 ELSE 1 END, ad_id) AS ads
+FROM impressions_by_minute
+-- says: an aggregate cannot be ordered by window_start() or window_end(); order by the columns window_start and window_end

@@ -71,3 +71,10 @@ SELECT min(window_start) AS s, max(window_end) AS e, count(DISTINCT window_start
 
 -- case: window columns in order by ordered
 SELECT window_start, id FROM impressions ORDER BY window_start, id
+
+-- case: window columns in the order of an aggregate
+SELECT ad_id, array_agg(id ORDER BY CASE WHEN occurred_at - window_start < INTERVAL '10 seconds' THEN 0 ELSE 1 END, id) AS ids
+FROM impressions GROUP BY ad_id
+
+-- case: time since window start in the order of an aggregate
+SELECT ad_id, array_agg(id ORDER BY occurred_at - window_start() DESC, id) AS ids, count(*) AS c FROM impressions GROUP BY ad_id

@@ -363,7 +363,7 @@ fn passes(filter: &JoinFilter, sides: &[RecordBatch; 2]) -> PlanResult<BooleanAr
     Ok(passes.as_boolean().clone())
 }
 
-/// Refuses to keep more rows than the limit.
+/// Refuses to keep more rows than the query's `state_limit`.
 pub(super) fn check_kept(query: &str, bytes: usize, limit: Bytes) -> Result<()> {
     if bytes as u64 <= limit.0 {
         return Ok(());
@@ -374,14 +374,15 @@ pub(super) fn check_kept(query: &str, bytes: usize, limit: Bytes) -> Result<()> 
     )))
 }
 
-/// Refuses to make more pairs at once than the limit: they are all in memory until they have left.
+/// Refuses to make more pairs at once than the query's `state_limit`: they are all in memory until they have
+/// left.
 pub(super) fn check_made(query: &str, bytes: usize, limit: Bytes) -> Result<()> {
     if bytes as u64 <= limit.0 {
         return Ok(());
     }
     Err(Error::data(format!(
-        "query {query:?} makes more than {limit} of pairs from one batch of rows, because very many rows have one key; \
-         join on more columns or make the time bound shorter"
+        "query {query:?} makes more than {limit} of pairs from one batch of rows, its state_limit, because very many \
+         rows have one key; join on more columns, make the time bound shorter, or raise `state_limit` in [sql.{query}]"
     )))
 }
 

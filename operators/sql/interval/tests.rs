@@ -280,18 +280,16 @@ async fn single_rows_become_few_batches_and_every_pair_is_made() {
 
 #[test]
 fn what_is_kept_and_made_is_limited() {
-    assert!(
-        check_kept("case", 1 << 20, Bytes(1 << 20)).is_ok()
-            && check_made("case", 1 << 20, Bytes(1 << 20)).is_ok()
-    );
-    let refused = check_kept("case", (1 << 20) + 1, Bytes(1 << 20))
+    const LIMIT: Bytes = Bytes(1 << 20);
+    assert!(check_kept("case", 1 << 20, LIMIT).is_ok() && check_made("case", 1 << 20, LIMIT).is_ok());
+    let refused = check_kept("case", (1 << 20) + 1, LIMIT)
         .expect_err("too much")
         .to_string();
     assert!(
         refused.contains("\"case\"") && refused.contains("time bound shorter"),
         "{refused}"
     );
-    let refused = check_made("case", (1 << 20) + 1, Bytes(1 << 20))
+    let refused = check_made("case", (1 << 20) + 1, LIMIT)
         .expect_err("too much")
         .to_string();
     assert!(

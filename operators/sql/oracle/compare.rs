@@ -41,8 +41,11 @@ impl Rows {
         }
         if !ordered {
             rows.sort_by(|a, b| {
-                let cells = a.iter().zip(b).map(|(a, b)| a.order(b));
-                cells.fold(Ordering::Equal, Ordering::then)
+                let all = |order: fn(&Cell, &Cell) -> Ordering| {
+                    let cells = a.iter().zip(b).map(|(a, b)| order(a, b));
+                    cells.fold(Ordering::Equal, Ordering::then)
+                };
+                all(Cell::roughly).then(all(Cell::exactly))
             });
         }
         Rows {
@@ -85,16 +88,23 @@ impl Cell {
         }
     }
 
-    /// Puts numbers that count as equal in the same place, all but always: rounded to fewer digits than are
-    /// compared, and moved off the middle between two roundings, where round numbers like to fall.
-    fn order(&self, other: &Cell) -> Ordering {
+    /// Puts numbers that count as equal in the same place, all but always: rounded, and moved off the middle
+    /// between two roundings, where round numbers like to fall.
+    fn roughly(&self, other: &Cell) -> Ordering {
         let key = |cell: &Cell| match cell {
             Cell::Null => (0, String::new()),
             Cell::Float(number) if number.abs() < CLOSE => (1, "0".to_owned()),
-            Cell::Float(number) => (1, format!("{:.5e}", number * (1.0 + 1e-7))),
+            Cell::Float(number) => (1, format!("{:.8e}", number * (1.0 + 1e-11))),
             Cell::Text(text) => (2, text.clone()),
         };
         key(self).cmp(&key(other))
+    }
+
+    fn exactly(&self, other: &Cell) -> Ordering {
+        match (self, other) {
+            (Cell::Float(a), Cell::Float(b)) => a.total_cmp(b),
+            _ => Ordering::Equal,
+        }
     }
 }
 

@@ -238,7 +238,10 @@ impl Generator<'_> {
                 self.column(table, &[Kind::User, Kind::Bigint, Kind::Date]).0
             ),
             11 => return format!("first_value({any} ORDER BY occurred_at, id)"),
-            _ => return format!("array_agg(id ORDER BY {number}, id)"),
+            _ => {
+                let (column, _) = self.column(table, &[Kind::Double, Kind::Bigint, Kind::Date]);
+                return format!("array_agg(id ORDER BY {column} DESC NULLS LAST, id)");
+            }
         };
         match self.one_in(4) {
             true => {
