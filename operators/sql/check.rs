@@ -21,6 +21,7 @@ use millstream_engine::sql::{SqlError, SqlRequest, SqlTable, WINDOW_END, WINDOW_
 use millstream_engine::window::Window;
 
 use super::errors::{Text, instead};
+use super::functions::dialect;
 use crate::window::Panes;
 
 /// A query whose tables and functions are fit for streams.
@@ -36,7 +37,8 @@ pub(super) struct Checked {
 /// Checks the text; finds as many errors as it can.
 pub(super) fn check(request: &SqlRequest<'_>, state: &SessionState) -> Result<Checked, Vec<SqlError>> {
     let text = Text(request.query);
-    let statement = one_query(text)?;
+    let mut statement = one_query(text)?;
+    let rewritten = dialect::rewrite(&mut statement);
     let found = Found::of(&statement);
     let mut check = Check {
         request,
@@ -44,6 +46,9 @@ pub(super) fn check(request: &SqlRequest<'_>, state: &SessionState) -> Result<Ch
         state,
         errors: Vec::new(),
     };
+    for (at, message) in &rewritten.refused {
+        check.refuse(*at, message.as_str());
+    }
     if let Some(at) = found.recursive {
         check.refuse(
             at,
@@ -52,6 +57,12 @@ pub(super) fn check(request: &SqlRequest<'_>, state: &SessionState) -> Result<Ch
     }
     let tables = check.tables(&statement, &found);
     let window = check.windows(&tables);
+    for accessor in &rewritten.accessors {
+        let mut cut = tables.iter().map(|(table, _)| *table);
+        if let Some(message) = accessor.disagrees(window.as_ref(), &mut cut) {
+            check.refuse(accessor.span, message);
+        }
+    }
     check.functions(&found.functions, window.is_some());
     if !check.errors.is_empty() {
         return Err(check.errors);

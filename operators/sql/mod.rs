@@ -12,7 +12,7 @@
 //! - `plan.rs`: the DataFusion session and [`SqlPlan`](millstream_engine::sql::SqlPlan).
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs` and `accumulate.rs` are what is
 //!   below the cut, `tables.rs` the leaves on both sides of it.
-//! - `functions.rs`: `window_start()` and `window_end()`.
+//! - `functions/`: `window_start()` and `window_end()`, and the functions that DataFusion lacks.
 
 mod accumulate;
 mod check;

@@ -24,7 +24,7 @@ use super::PLANNING_STACK_BYTES;
 use super::check::{Checked, check, not_row_by_row, row_by_row};
 use super::errors::Text;
 use super::event_time::window_start_column;
-use super::functions::{FiringWindow, window_functions};
+use super::functions::{FiringWindow, scalar_functions, window_functions};
 use super::global::UpperHalf;
 use super::local::{LowerHalf, Stateless};
 use super::split::{Reduce, Slot, Split, split};
@@ -353,7 +353,7 @@ fn session(tables: &[SqlTable], window: &Arc<FiringWindow>) -> Result<SessionSta
         .with_physical_optimizer_rules(rules)
         .build();
     let context = SessionContext::new_with_state(state);
-    for function in window_functions(window) {
+    for function in window_functions(window).into_iter().chain(scalar_functions()) {
         context.register_udf(function);
     }
     for table in tables {
