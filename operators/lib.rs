@@ -28,6 +28,7 @@ pub fn registry(env: Environment) -> Registry {
     let http = env.ingest.map_or_else(HttpConnector::unbound, HttpConnector::new);
     Registry::new(Arc::new(sql::DataFusionPlanner::new()))
         .source(http)
+        .source(sources::generate::GenerateConnector)
         .sink(sinks::cloudwatch::CloudwatchConnector)
         .sink(sinks::console::ConsoleConnector)
         .sink(sinks::http::HttpSinkConnector)
