@@ -6,10 +6,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use arrow::datatypes::Schema;
 use serde_json::{Map, Value, json};
 
 use crate::config::columns::describe;
-use crate::plan::{Plan, SinkNode, SourceNode, SqlNode, WindowNode};
+use crate::plan::{Dedup, DedupNode, Plan, SinkNode, SourceNode, SqlNode, WindowNode};
 use crate::window::Window;
 
 /// What stands in place of a secret.
@@ -40,6 +41,17 @@ pub fn text(plan: &Plan) -> String {
         let _ = writeln!(out, "\nsource {} ({})", source.name, source.kind);
         lines(&mut out, 1, source_lines(source));
     }
+    for dedup in &plan.dedups {
+        let _ = writeln!(out, "\ndedup {} of {}", dedup.name, dedup.input);
+        lines(
+            &mut out,
+            1,
+            [format!(
+                "{}, in a task of its own",
+                once_per(&dedup.schema, &dedup.dedup)
+            )],
+        );
+    }
     for window in &plan.windows {
         let _ = writeln!(out, "\nwindow {} over {}", window.name, window.input);
         lines(&mut out, 1, window_lines(window));
@@ -63,22 +75,42 @@ fn query_text(out: &mut String, plan: &Plan, query: &SqlNode) {
         lines(out, 2, steps.iter().cloned());
     }
     if !explain.global.is_empty() {
-        lines(out, 1, ["once, when a window closes:".to_owned()]);
+        let windowed = |input: &String| plan.windows.iter().any(|w| w.name == *input);
+        let when = match query.plan.inputs().iter().any(windowed) {
+            true => "once, when a window closes:",
+            false => "once, where the streams meet:",
+        };
+        lines(out, 1, [when.to_owned()]);
         lines(out, 2, explain.global);
     }
 }
 
-/// `in every partition of clicks (window clicks_by_minute)`, or `after the dedup of clicks`.
+/// `in every partition of clicks (window clicks_by_minute)`, `after the dedup of clicks`, or `after the result
+/// of per_minute`.
 fn where_rows_arrive(plan: &Plan, table: &str) -> String {
     let window = plan.windows.iter().find(|w| w.name == table);
     let stream = window.map_or(table, |w| w.input.as_str());
-    let dedup = |s: &SourceNode| s.name == stream && s.dedup.is_some();
-    let place = match plan.sources.iter().any(dedup) {
-        true => "after the dedup of",
-        false => "in every partition of",
-    };
     let over = window.map_or_else(String::new, |w| format!(" (window {})", w.name));
-    format!("{place} {stream}{over}")
+    format!("{} {stream}{over}", place_of(plan, stream))
+}
+
+/// What runs where a stream is: its source's partitions, or the one task that makes it.
+fn place_of(plan: &Plan, stream: &str) -> &'static str {
+    let dedup = |s: &SourceNode| s.name == stream && s.dedup.is_some();
+    if plan.sources.iter().any(dedup) {
+        return "after the dedup of";
+    }
+    if plan.dedups.iter().any(|d| d.name == stream) {
+        return "after the dedup";
+    }
+    match plan.queries.iter().find(|q| q.name == stream) {
+        Some(query) if query.plan.explain().global.is_empty() => {
+            let mut inputs = query.plan.inputs().iter();
+            inputs.next().map_or("after", |input| place_of(plan, input))
+        }
+        Some(_) => "after the result of",
+        None => "in every partition of",
+    }
 }
 
 fn lines(out: &mut String, depth: usize, lines: impl IntoIterator<Item = String>) {
@@ -106,13 +138,14 @@ fn source_lines(source: &SourceNode) -> Vec<String> {
 
 fn dedup_text(source: &SourceNode) -> Option<String> {
     let dedup = source.dedup.as_ref()?;
-    let name = |column: &usize| source.schema.field(*column).name().as_str();
+    let once = once_per(&source.schema, dedup);
+    Some(format!("{once}, in one task behind all partitions"))
+}
+
+fn once_per(schema: &Schema, dedup: &Dedup) -> String {
+    let name = |column: &usize| schema.field(*column).name().as_str();
     let keys: Vec<&str> = dedup.key.iter().map(name).collect();
-    Some(format!(
-        "once per {} within {}, in one task behind all partitions",
-        keys.join(", "),
-        span(dedup.within)
-    ))
+    format!("once per {} within {}", keys.join(", "), span(dedup.within))
 }
 
 fn window_lines(window: &WindowNode) -> Vec<String> {
@@ -169,6 +202,7 @@ pub fn mermaid(plan: &Plan) -> String {
         let (open, close) = match node.kind {
             "source" => ("([", "])"),
             "window" => ("[[", "]]"),
+            "dedup" => ("{{", "}}"),
             "sink" => (">", "]"),
             _ => ("[", "]"),
         };
@@ -247,6 +281,11 @@ impl<'p> Graph<'p> {
         for source in &plan.sources {
             graph.node("source", &source.name, source.kind.clone(), source_detail(source));
         }
+        for dedup in &plan.dedups {
+            let title = once_per(&dedup.schema, &dedup.dedup);
+            graph.node("dedup", &dedup.name, title, dedup_detail(dedup));
+            graph.edge(plan, &dedup.input, format!("dedup.{}", dedup.name));
+        }
         for window in &plan.windows {
             graph.node(
                 "window",
@@ -284,6 +323,8 @@ impl<'p> Graph<'p> {
         let maker = stream.split('.').next().unwrap_or(stream);
         let kind = if plan.sources.iter().any(|s| s.name == maker) {
             "source"
+        } else if plan.dedups.iter().any(|d| d.name == maker) {
+            "dedup"
         } else if plan.windows.iter().any(|w| w.name == maker) {
             "window"
         } else {
@@ -307,6 +348,14 @@ fn source_detail(source: &SourceNode) -> Value {
         "idle_after": span(source.idle_after),
         "dedup": dedup_text(source),
         "options": mask(&source.options),
+    })
+}
+
+fn dedup_detail(dedup: &DedupNode) -> Value {
+    json!({
+        "input": dedup.input,
+        "dedup": once_per(&dedup.schema, &dedup.dedup),
+        "columns": describe(&dedup.schema),
     })
 }
 

@@ -22,6 +22,14 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// The watermark of the operator's stream, after [`Operator::on_watermark`] with `at`: no row that it
+    /// emits from now on is earlier. It grows with `at` and is never ahead of it. An operator whose results
+    /// are stamped earlier than the watermark that makes them holds it back by this, so that nobody
+    /// downstream takes them for late.
+    fn watermark_behind(&self, at: Timestamp) -> Timestamp {
+        at
+    }
+
     /// The state as Arrow batches, without disturbing it.
     fn snapshot(&mut self) -> Result<Snapshot> {
         Ok(Snapshot::default())

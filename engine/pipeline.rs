@@ -23,6 +23,9 @@ pub struct PipelineFile {
     /// Streams that come in. The name of a source is the name of its stream.
     #[serde(default)]
     pub source: BTreeMap<String, SourceSpec>,
+    /// Streams without the rows whose key was seen before. A dedup's name is the stream of what it lets pass.
+    #[serde(default)]
+    pub dedup: BTreeMap<String, DedupStreamSpec>,
     /// Windows over streams. A window's name is a table in SQL.
     #[serde(default)]
     pub window: BTreeMap<String, WindowSpec>,
@@ -87,6 +90,18 @@ fn default_max_future() -> Span {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DedupSpec {
+    /// The columns that together name a row.
+    pub key: Vec<String>,
+    /// How long, in event time, a key is remembered.
+    pub within: Span,
+}
+
+/// A stream without the rows whose key was seen before: of several the first passes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DedupStreamSpec {
+    /// The stream whose rows it takes.
+    pub input: String,
     /// The columns that together name a row.
     pub key: Vec<String>,
     /// How long, in event time, a key is remembered.

@@ -20,13 +20,15 @@ pub struct Plan {
     pub description: Option<String>,
     /// Streams that come in.
     pub sources: Vec<SourceNode>,
+    /// Dedups of streams, each after those it reads.
+    pub dedups: Vec<DedupNode>,
     /// Windows over streams.
     pub windows: Vec<WindowNode>,
     /// Queries, each after the queries whose streams it reads.
     pub queries: Vec<SqlNode>,
     /// Where streams go.
     pub sinks: Vec<SinkNode>,
-    /// Every stream there is, by name: sources, `<source>.invalid`, `<window>.late`, queries.
+    /// Every stream there is, by name: sources, `<source>.invalid`, dedups, `<window>.late`, queries.
     pub streams: BTreeMap<String, Stream>,
     /// Time from one checkpoint to the next.
     pub checkpoint_interval: Duration,
@@ -75,6 +77,34 @@ pub struct Dedup {
     pub within: Duration,
 }
 
+/// A dedup of a stream, in the stream's schema.
+#[derive(Clone, Debug)]
+pub struct DedupNode {
+    /// Name, also of its stream.
+    pub name: String,
+    /// The stream whose rows it takes.
+    pub input: String,
+    /// Columns.
+    pub schema: SchemaRef,
+    /// Index of the event-time column.
+    pub event_time: usize,
+    /// What it drops.
+    pub dedup: Dedup,
+}
+
+impl SourceNode {
+    /// The source's `dedup` as a node that makes the source's stream from what its partitions hand on.
+    pub fn dedup_node(&self) -> Option<DedupNode> {
+        Some(DedupNode {
+            name: self.name.clone(),
+            input: self.name.clone(),
+            schema: self.schema.clone(),
+            event_time: self.event_time,
+            dedup: self.dedup.clone()?,
+        })
+    }
+}
+
 /// A window over a stream. Its late rows are the stream `<name>.late`, in the input's schema.
 #[derive(Clone, Debug)]
 pub struct WindowNode {
@@ -95,7 +125,7 @@ pub struct SqlNode {
     pub name: String,
     /// The query text.
     pub query: String,
-    /// The planned query; `plan.inputs()` names streams (stateless) or windows.
+    /// The planned query; `plan.inputs()` names one stream (stateless), two (an interval join), or windows.
     pub plan: Arc<dyn SqlPlan>,
 }
 

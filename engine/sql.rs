@@ -59,31 +59,32 @@ pub trait SqlPlanner: Send + Sync {
     fn window(&self, window: &Window, event_time: usize) -> Result<Box<dyn Operator>>;
 
     /// The operator that lets the first of several rows with equal `key` columns pass, and drops those that
-    /// come while the watermark is less than `within` past it.
+    /// come while the watermark is less than `within` past it. Fails where a column cannot be part of a key.
     fn dedup(
         &self,
         schema: &SchemaRef,
         event_time: usize,
         key: &[usize],
         within: Duration,
-    ) -> Box<dyn Operator>;
+    ) -> Result<Box<dyn Operator>>;
 }
 
-/// A planned query: a half that runs in every partition of each input, and, for windowed queries, a half
-/// that runs once, after the partitions meet.
+/// A planned query: a half that runs in every partition of each input, and, for windowed queries and interval
+/// joins, a half that runs once, after the partitions meet.
 pub trait SqlPlan: Send + Sync {
     /// Schema of the result.
     fn schema(&self) -> SchemaRef;
 
-    /// The tables the query reads, in the order of its inputs.
+    /// The tables the query reads, in the order of its inputs. A stream that is joined with itself stands twice.
     fn inputs(&self) -> &[String];
 
     /// Index in [`SqlPlan::schema`] of the result's event time: a column of the source that passes through
-    /// a stateless query unchanged, or the result column that holds the window's start.
+    /// a stateless query or an interval join unchanged, or the result column that holds the window's start.
     fn event_time(&self) -> Option<usize>;
 
     /// The operator that runs in each partition of input `input`: the whole query when it is stateless
-    /// (its output is the result), else the lower half (its output is partial state, with panes set).
+    /// (its output is the result), else the lower half (its output is partial state or one side's rows, with
+    /// panes set).
     fn local(&self, input: usize) -> Result<Box<dyn Operator>>;
 
     /// The operator that runs once and makes the result, or none when the query is stateless. Its inputs
@@ -99,6 +100,6 @@ pub trait SqlPlan: Send + Sync {
 pub struct SqlExplain {
     /// What runs in each partition, per input table.
     pub local: Vec<(String, Vec<String>)>,
-    /// What runs once, when the window closes; empty for a stateless query.
+    /// What runs once, when the window closes or as rows meet; empty for a stateless query.
     pub global: Vec<String>,
 }

@@ -26,8 +26,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One attempt at a small request.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// One attempt that may carry 32 MiB, at no less than 2 Mbit/s.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(130);
+/// The slowest line that is of use to an upload: 2 Mbit/s.
+const UPLOAD_BYTES_PER_SECOND: u64 = 250_000;
+
+/// S3 puts the parts of a large object together before it answers.
+pub const COMPLETE_TIMEOUT: Duration = Duration::from_secs(130);
 
 /// Where a connector's requests go, where the pipeline file says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,11 +81,22 @@ pub async fn s3(options: &AwsOptions) -> Result<aws_sdk_s3::Client> {
         || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
     let mut config = aws_sdk_s3::config::Builder::from(&config)
         .force_path_style(stand_in)
-        .timeout_config(timeouts(UPLOAD_TIMEOUT));
+        .timeout_config(timeouts(ATTEMPT_TIMEOUT));
     if let Some(endpoint) = &options.endpoint {
         config = config.endpoint_url(endpoint);
     }
     Ok(aws_sdk_s3::Client::from_conf(config.build()))
+}
+
+/// For a request that carries `bytes`: longer than others by what a slow line needs, so that a service which forgets to
+/// answer is noticed soon all the same.
+pub fn upload_timeout(bytes: u64) -> aws_sdk_s3::config::Builder {
+    s3_timeout(ATTEMPT_TIMEOUT + Duration::from_secs(bytes / UPLOAD_BYTES_PER_SECOND))
+}
+
+/// Overrides how long one attempt at a request may take.
+pub fn s3_timeout(attempt: Duration) -> aws_sdk_s3::config::Builder {
+    aws_sdk_s3::config::Builder::new().timeout_config(timeouts(attempt))
 }
 
 /// A CloudWatch client.

@@ -4,11 +4,13 @@
 //! ([`cli::Exit`]); an error that no command turned into an exit code of its own ends the process with 1.
 
 mod api;
+mod bounded;
 mod cli;
 mod console;
 mod lock;
 mod logging;
 mod pipelines;
+mod preview;
 mod service;
 mod signals;
 mod testing;

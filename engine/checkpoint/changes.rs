@@ -8,6 +8,7 @@
 //! | node | depends on |
 //! |---|---|
 //! | source | type, columns, event time, dedup, the keys its connector calls its identity |
+//! | dedup | its definition, its input |
 //! | window | its definition, its input |
 //! | query | its text, its inputs |
 //! | sink | type, name of its input, the keys its connector calls its identity |
@@ -36,11 +37,21 @@ pub fn fingerprints(plan: &Plan, registry: &Registry) -> BTreeMap<String, String
         streams.insert(format!("{}.invalid", source.name), print.clone());
         all.insert(format!("source.{}", source.name), print);
     }
-    // Queries are in order, but windows stand between them: each is ready once its inputs are.
+    // Queries are in order, but windows and dedups stand between them: each is ready once its inputs are.
+    let mut dedups: Vec<_> = plan.dedups.iter().collect();
     let mut windows: Vec<_> = plan.windows.iter().collect();
     let mut queries: Vec<_> = plan.queries.iter().collect();
     loop {
         let before = all.len();
+        dedups.retain(|it| {
+            let Some(input) = streams.get(&it.input) else {
+                return true;
+            };
+            let print = hash(&json!([input, it.event_time, it.dedup.key, it.dedup.within]));
+            streams.insert(it.name.clone(), print.clone());
+            all.insert(format!("dedup.{}", it.name), print);
+            false
+        });
         windows.retain(|window| {
             let Some(input) = streams.get(&window.input) else {
                 return true;

@@ -84,4 +84,6 @@ pub enum TaskId {
     Source(String),
     /// A query's global half.
     Query(String),
+    /// A dedup of a stream.
+    Dedup(String),
 }

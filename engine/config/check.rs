@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::columns;
 use super::diagnostic::{At, Problems, did_you_mean};
 use super::tree::{Entry, Node};
-use super::{queries, windows};
+use super::{dedups, queries, windows};
 use crate::metrics::Counters;
-use crate::pipeline::{CheckpointSpec, DedupSpec, SinkSpec, SourceSpec, TestSpec};
+use crate::pipeline::{CheckpointSpec, SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
 use crate::registry::Registry;
 use crate::sink::SinkContext;
@@ -37,7 +37,8 @@ pub(super) fn plan(root: &Node, registry: &Registry, problems: &mut Problems) ->
     checker.names();
     checker.sources();
     let windows = windows::read(&mut checker);
-    queries::plan(&mut checker, windows);
+    let dedups = dedups::read(&mut checker);
+    queries::plan(&mut checker, windows, dedups);
     checker.sinks();
     checker.tests();
     checker.plan
@@ -56,9 +57,10 @@ pub(super) struct Checker<'a> {
 #[derive(Default)]
 pub(super) struct Names {
     pub sources: BTreeSet<String>,
+    pub dedups: BTreeSet<String>,
     pub windows: BTreeSet<String>,
     pub queries: BTreeSet<String>,
-    /// Sources, queries, `<source>.invalid`, `<window>.late`.
+    /// Sources, dedups, queries, `<source>.invalid`, `<window>.late`.
     pub streams: BTreeSet<String>,
 }
 
@@ -74,6 +76,7 @@ fn empty_plan() -> Plan {
         name: String::new(),
         description: None,
         sources: Vec::new(),
+        dedups: Vec::new(),
         windows: Vec::new(),
         queries: Vec::new(),
         sinks: Vec::new(),
@@ -151,11 +154,17 @@ impl<'a> Checker<'a> {
     fn names(&mut self) {
         let root = self.root;
         let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
-        for (table, kind) in [("source", "source"), ("window", "window"), ("sql", "query")] {
+        for (table, kind) in [
+            ("source", "source"),
+            ("dedup", "dedup"),
+            ("window", "window"),
+            ("sql", "query"),
+        ] {
             for entry in root.get(table).map_or(&[][..], |e| e.node.entries()) {
                 if let Some(other) = kinds.insert(&entry.key, kind) {
                     let message = format!("`{}` is a {kind} and a {other}", entry.key);
-                    let help = "sources, windows and queries are the tables of SQL: give each its own name";
+                    let help =
+                        "sources, dedups, windows and queries are the tables of SQL: give each its own name";
                     self.problems.help(&entry.key_at, message, help);
                 }
                 self.names.add(kind, &entry.key);
@@ -170,7 +179,10 @@ impl<'a> Checker<'a> {
             let schema = Arc::new(Schema::new(fields));
             let Section { name, node, spec } = section;
             self.positive(node, "idle_after", spec.idle_after.0);
-            let dedup = spec.dedup.and_then(|d| self.dedup(node, &schema, d));
+            let dedup = spec.dedup.and_then(|d| {
+                let node = &node.get("dedup")?.node;
+                self.dedup(node, &schema, event_time, d.within.0)
+            });
             let source = SourceNode {
                 name: name.into(),
                 kind: spec.kind,
@@ -240,9 +252,15 @@ impl<'a> Checker<'a> {
         index
     }
 
-    fn dedup(&mut self, source: &Node, schema: &Schema, spec: DedupSpec) -> Option<Dedup> {
-        let node = &source.get("dedup")?.node;
-        self.positive(node, "within", spec.within.0);
+    /// The `key` and `within` of a table.
+    pub fn dedup(
+        &mut self,
+        node: &Node,
+        schema: &SchemaRef,
+        event_time: usize,
+        within: Duration,
+    ) -> Option<Dedup> {
+        self.positive(node, "within", within);
         let keys = node.get("key")?.node.items();
         if keys.is_empty() {
             let help = "name the columns that together tell rows apart";
@@ -250,10 +268,12 @@ impl<'a> Checker<'a> {
                 .help(node.at_key("key"), "`key` names no column", help);
         }
         let indices: Vec<Option<usize>> = keys.iter().map(|key| self.column(schema, key)).collect();
-        Some(Dedup {
-            key: indices.into_iter().collect::<Option<Vec<_>>>()?,
-            within: spec.within.0,
-        })
+        let key = indices.into_iter().collect::<Option<Vec<_>>>()?;
+        let refused = self.registry.sql.dedup(schema, event_time, &key, within);
+        if let Err(error) = refused {
+            self.refused(node, &error.to_string());
+        }
+        Some(Dedup { key, within })
     }
 
     /// Index of the column that a string of the file names.
@@ -407,6 +427,7 @@ impl Names {
                 &mut self.sources,
                 vec![name.to_owned(), format!("{name}.invalid")],
             ),
+            "dedup" => (&mut self.dedups, vec![name.to_owned()]),
             "window" => (&mut self.windows, vec![format!("{name}.late")]),
             _ => (&mut self.queries, vec![name.to_owned()]),
         };

@@ -163,7 +163,7 @@ pub(super) fn nearest<'k>(typed: &str, known: impl IntoIterator<Item = &'k str>)
 }
 
 /// `did you mean …? known: …`, as far as either is known.
-pub(super) fn did_you_mean<'k>(
+pub fn did_you_mean<'k>(
     typed: &str,
     known: impl IntoIterator<Item = &'k str> + Clone,
     quote: char,

@@ -13,6 +13,7 @@
 
 mod check;
 pub(crate) mod columns;
+mod dedups;
 mod diagnostic;
 mod queries;
 mod schema;
@@ -25,7 +26,7 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
-pub use diagnostic::Diagnostic;
+pub use diagnostic::{Diagnostic, did_you_mean};
 pub use schema::schema;
 
 use crate::plan::Plan;

@@ -8,18 +8,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::check::{Checker, Section};
+use super::dedups::{self, CheckedDedup};
 use super::tree::Node;
-use super::windows::{self, CheckedWindow};
+use super::windows::{self, CheckedWindow, how_to_keep_time};
 use crate::pipeline::SqlSpec;
 use crate::plan::{SqlNode, Stream};
 use crate::sql::{SqlError, SqlPlan, SqlRequest, SqlTable};
 
-/// Plans every query into the checker's plan and puts every window there.
-pub(super) fn plan(checker: &mut Checker<'_>, windows: Vec<CheckedWindow<'_>>) {
+/// Plans every query into the checker's plan and puts every window and every dedup there.
+pub(super) fn plan(
+    checker: &mut Checker<'_>,
+    windows: Vec<CheckedWindow<'_>>,
+    dedups: Vec<CheckedDedup<'_>>,
+) {
     let queries = checker.sections::<SqlSpec>("sql");
     let mut planner = Planner {
         checker,
         windows,
+        dedups,
         tables: Vec::new(),
         timeless: BTreeSet::new(),
         windowed: BTreeSet::new(),
@@ -27,19 +33,22 @@ pub(super) fn plan(checker: &mut Checker<'_>, windows: Vec<CheckedWindow<'_>>) {
     planner.source_tables();
     let left = planner.rounds(queries);
     planner.report(&left);
-    let order = |name: &str| {
+    let order = |table: &str, name: &str| {
         checker
             .root
-            .get("window")
+            .get(table)
             .map(|t| t.node.entries().iter().position(|e| e.key == name))
     };
-    checker.plan.windows.sort_by_key(|w| order(&w.name));
+    checker.plan.windows.sort_by_key(|w| order("window", &w.name));
+    checker.plan.dedups.sort_by_key(|d| order("dedup", &d.name));
 }
 
 struct Planner<'c, 'a, 'w> {
     checker: &'c mut Checker<'a>,
     /// Windows that wait for the query they cut.
     windows: Vec<CheckedWindow<'w>>,
+    /// Dedups that wait for the stream they take.
+    dedups: Vec<CheckedDedup<'w>>,
     tables: Vec<SqlTable>,
     /// Planned queries that cannot be read by others: their result has no event time.
     timeless: BTreeSet<String>,
@@ -53,10 +62,13 @@ type Failed<'a> = (Section<'a, SqlSpec>, Vec<SqlError>);
 impl<'a> Planner<'_, 'a, '_> {
     fn source_tables(&mut self) {
         let sources: Vec<String> = self.checker.plan.sources.iter().map(|s| s.name.clone()).collect();
-        sources.into_iter().for_each(|name| self.publish(&name));
+        for name in sources {
+            self.publish(&name);
+            self.dedups_of(&format!("{name}.invalid"));
+        }
     }
 
-    /// Makes a stream, and the windows over it, tables.
+    /// Makes a stream, and the windows over it and its dedups, tables.
     fn publish(&mut self, name: &str) {
         let Some(stream) = self.checker.plan.streams.get(name).cloned() else {
             return;
@@ -74,15 +86,28 @@ impl<'a> Planner<'_, 'a, '_> {
         }
         let over = |w: &mut CheckedWindow<'_>| w.input == name;
         let windows: Vec<_> = self.windows.extract_if(.., over).collect();
+        let windowed = self.windowed.contains(name);
         for window in windows {
-            if self.windowed.contains(name) {
-                let message = format!("`{name}` is made from windows; windows over it are not supported yet");
-                let help = "cut the source into the longer windows instead";
-                self.checker
-                    .problems
-                    .help(window.node.at_key("input"), message, help);
-            } else if let Some(table) = windows::place(self.checker, &window, &stream) {
-                self.tables.push(table);
+            let table = windows::place(self.checker, &window, &stream, windowed);
+            self.tables.extend(table);
+            self.dedups_of(&format!("{}.late", window.name));
+        }
+        self.dedups_of(name);
+    }
+
+    /// Makes the dedups of a stream tables.
+    fn dedups_of(&mut self, name: &str) {
+        let Some(stream) = self.checker.plan.streams.get(name).cloned() else {
+            return;
+        };
+        let of = |d: &mut CheckedDedup<'_>| d.input == name;
+        let dedups: Vec<_> = self.dedups.extract_if(.., of).collect();
+        for dedup in dedups {
+            if dedups::place(self.checker, &dedup, &stream) {
+                if self.windowed.contains(name) {
+                    self.windowed.insert(dedup.name.clone());
+                }
+                self.publish(&dedup.name);
             }
         }
     }
@@ -169,8 +194,10 @@ impl<'a> Planner<'_, 'a, '_> {
         match timeless {
             Some(name) => {
                 let message = format!("`{name}` cannot be read by a query: its result has no event time");
-                let help = format!("let `{name}` pass the event-time column of its source through");
-                self.checker.problems.help(&at, message, help);
+                let windowed = self.windowed.contains(name);
+                self.checker
+                    .problems
+                    .help(&at, message, how_to_keep_time(name, windowed));
             }
             None => self.checker.problems.add(&at, error.message.clone()),
         }
@@ -191,7 +218,8 @@ impl<'a> Planner<'_, 'a, '_> {
     /// Names that an error speaks of and that are in the file but not among the tables.
     fn missing(&self, query: &Section<'_, SqlSpec>, error: &SqlError) -> BTreeSet<String> {
         let names = &self.checker.names;
-        let all = names.sources.iter().chain(&names.windows).chain(&names.queries);
+        let all = names.sources.iter().chain(&names.dedups);
+        let all = all.chain(&names.windows).chain(&names.queries);
         let absent =
             |name: &&String| !self.tables.iter().any(|t| t.name == **name) && !self.timeless.contains(*name);
         all.filter(absent)
@@ -200,12 +228,19 @@ impl<'a> Planner<'_, 'a, '_> {
             .collect()
     }
 
-    /// The queries that a query waits for, directly or through a window.
+    /// The queries that a query waits for, directly or through windows and dedups.
     fn waits_for(&self, query: &Section<'_, SqlSpec>, errors: &[SqlError]) -> BTreeSet<String> {
         let missing = errors.iter().flat_map(|e| self.missing(query, e));
-        let through = |name: String| {
-            let window = self.windows.iter().find(|w| w.name == name);
-            window.map_or(name, |w| w.input.clone())
+        let input = |name: &str| {
+            let window = self.windows.iter().find(|w| w.name == name).map(|w| &w.input);
+            window.or_else(|| self.dedups.iter().find(|d| d.name == name).map(|d| &d.input))
+        };
+        let through = |mut name: String| {
+            // Dedups that take their own rows are not among them, so this ends.
+            while let Some(next) = input(&name) {
+                name.clone_from(next);
+            }
+            name
         };
         missing.map(through).collect()
     }

@@ -15,7 +15,8 @@ use serde_json::Value;
 use super::{PipelineSource, load, schema};
 use crate::error::{Error, Result};
 use crate::explain;
-use crate::operator::Operator;
+use crate::message::Batch;
+use crate::operator::{Operator, Output};
 use crate::pipeline::{Bytes, PipelineFile, Span};
 use crate::registry::Registry;
 use crate::sink::{Sink, SinkConnector, SinkContext};
@@ -384,8 +385,17 @@ sink!(CloudWatch, "cloudwatch", CloudWatchOptions, |cx, options| {
     options.metrics.iter().try_for_each(|m| has_column(cx, &m.value))
 });
 
-/// Understands `SELECT column, … FROM table [, table]`, where `count(*) AS n` is a column too.
+/// Understands `SELECT column, … FROM table [, table]`, where `count(*) AS n` and `window_start() AS at` are
+/// columns too.
 struct FakeSql;
+
+struct Nothing;
+
+impl Operator for Nothing {
+    fn on_batch(&mut self, _: usize, _: Batch, _: &mut Output) -> Result<()> {
+        Err(Error::bug("not in this test"))
+    }
+}
 
 struct FakePlan {
     schema: SchemaRef,
@@ -443,8 +453,18 @@ impl SqlPlanner for FakeSql {
     fn window(&self, _: &Window, _: usize) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))
     }
-    fn dedup(&self, _: &SchemaRef, _: usize, _: &[usize], _: Duration) -> Box<dyn Operator> {
-        unreachable!("nothing runs in this test")
+    fn dedup(&self, schema: &SchemaRef, _: usize, key: &[usize], _: Duration) -> Result<Box<dyn Operator>> {
+        let boolean = key
+            .iter()
+            .map(|k| schema.field(*k))
+            .find(|f| f.data_type() == &arrow::datatypes::DataType::Boolean);
+        match boolean {
+            Some(field) => Err(Error::config(format!(
+                "column \"{}\" cannot be part of a key",
+                field.name()
+            ))),
+            None => Ok(Box::new(Nothing)),
+        }
     }
 }
 
@@ -452,8 +472,13 @@ fn field(table: &SqlTable, column: &str) -> Option<Field> {
     if let Some(name) = column.strip_prefix("count(*) AS ") {
         return Some(Field::new(name, arrow::datatypes::DataType::Int64, false));
     }
-    if table.window.is_some() && column == WINDOW_START {
-        return Some(Field::new(WINDOW_START, crate::time::timestamp_type(), false));
+    if table.window.is_some() {
+        if column == WINDOW_START {
+            return Some(Field::new(WINDOW_START, crate::time::timestamp_type(), false));
+        }
+        if let Some(name) = column.strip_prefix("window_start() AS ") {
+            return Some(Field::new(name, crate::time::timestamp_type(), false));
+        }
     }
     table.schema.field_with_name(column).ok().cloned()
 }
@@ -467,7 +492,8 @@ impl SqlPlan for FakePlan {
     }
     fn event_time(&self) -> Option<usize> {
         let time = |name: &str| self.schema.index_of(name).ok();
-        time(WINDOW_START).or_else(|| time("occurred_at"))
+        let names = [WINDOW_START, "minute", "hour", "occurred_at"];
+        names.into_iter().find_map(time)
     }
     fn local(&self, _: usize) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))

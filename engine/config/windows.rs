@@ -47,19 +47,29 @@ pub(super) fn read<'a>(checker: &mut Checker<'a>) -> Vec<CheckedWindow<'a>> {
     sections.into_iter().filter_map(read).collect()
 }
 
+/// What to do for the result of `query` to have an event time; `windowed` when its rows come from windows.
+pub(super) fn how_to_keep_time(query: &str, windowed: bool) -> String {
+    match windowed {
+        true => format!("let `{query}` select window_start() under another name: `window_start() AS at`"),
+        false => format!("let `{query}` pass the event-time column of its source through"),
+    }
+}
+
 /// Puts a window over a stream into the plan, with its late rows, and gives the table that queries see.
-/// None when the stream cannot be cut into windows.
+/// None when the stream cannot be cut into windows. `windowed` tells whether the stream itself is made from
+/// windows.
 pub(super) fn place(
     checker: &mut Checker<'_>,
     window: &CheckedWindow<'_>,
     stream: &Stream,
+    windowed: bool,
 ) -> Option<SqlTable> {
     let CheckedWindow {
         name, input, node, ..
     } = window;
     let Some(event_time) = stream.event_time else {
         let message = format!("`{input}` has no event time, so it cannot be cut into windows");
-        let help = "let the query pass the event-time column of its source through";
+        let help = how_to_keep_time(input, windowed);
         checker.problems.help(node.at_key("input"), message, help);
         return None;
     };
@@ -99,20 +109,26 @@ fn session_key(checker: &mut Checker<'_>, node: &Node, schema: &Schema) {
 
 fn input_is_stream(checker: &mut Checker<'_>, node: &Node, input: &str) -> bool {
     let names = &checker.names;
-    if names.sources.contains(input) || names.queries.contains(input) {
+    let streams = names.sources.iter().chain(&names.dedups).chain(&names.queries);
+    if streams.clone().any(|name| name == input) {
         return true;
     }
     let at = node.at_key("input");
     if names.windows.contains(input) {
         let message = format!("`{input}` is a window; a window cuts a stream");
-        checker.problems.help(at, message, "name a source or a query");
+        checker
+            .problems
+            .help(at, message, "name a source, a dedup or a query");
     } else if names.streams.contains(input) {
         let message = format!("windows over a side stream such as `{input}` are not supported");
-        checker.problems.help(at, message, "name a source or a query");
+        checker
+            .problems
+            .help(at, message, "name a source, a dedup or a query");
     } else {
-        let known: Vec<&str> = names.sources.union(&names.queries).map(String::as_str).collect();
-        let help = did_you_mean(input, known, '`', "sources and queries").unwrap_or_default();
-        let message = format!("there is no source or query `{input}`");
+        let mut known: Vec<&str> = streams.map(String::as_str).collect();
+        known.sort_unstable();
+        let help = did_you_mean(input, known, '`', "sources, dedups and queries").unwrap_or_default();
+        let message = format!("there is no source, dedup or query `{input}`");
         checker.problems.help(at, message, help);
     }
     false

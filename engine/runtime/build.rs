@@ -1,19 +1,20 @@
 //! From a checked plan to tasks and edges.
 //!
 //! Every partition of every source becomes a task whose chain holds all that runs on its rows: stateless
-//! queries, windows, the local halves of windowed queries. Every windowed query's global half becomes a task,
+//! queries, windows, the local halves of windowed queries and interval joins. Every global half becomes a task,
 //! every sink becomes a task. Where a stream leaves a task there is an edge.
 //!
 //! A client's retry may come in by another partition than the row it repeats. So the partitions of a source
 //! with `dedup` only hand their rows on, to one task whose chain starts with the dedup and holds what the
 //! partitions' chains would. That keeps operators free of locks, for parallelism which only such sources pay.
+//! A `[dedup.x]` is the same behind any stream.
 
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
 use crate::metrics::NodeMetrics;
 use crate::operator::Operator;
-use crate::plan::{Dedup, Plan, SourceNode, SqlNode, WindowNode};
+use crate::plan::{DedupNode, Plan, SourceNode, SqlNode, WindowNode};
 use crate::registry::Registry;
 use crate::runtime::chain::{Chain, ChainedOperator, FanId};
 use crate::runtime::channel::{EdgeReceiver, edge};
@@ -31,7 +32,7 @@ pub struct Builder<'a> {
     pub nodes: &'a BTreeMap<String, NodeMetrics>,
     /// The sinks that run: name and stream.
     pub sinks: &'a [(String, String)],
-    /// Edges into each source's dedup.
+    /// Edges into each dedup, by node: that of a source is part of the source's node.
     pub into_dedup: BTreeMap<String, Vec<EdgeReceiver>>,
     /// Edges into each query's global half.
     pub into_query: BTreeMap<String, Vec<EdgeReceiver>>,
@@ -55,24 +56,30 @@ impl Builder<'_> {
 
     fn rows_to_dedup(&mut self, chain: &mut Chain, source: &str) -> Result<FanId> {
         let rows = chain.add_fan(None);
-        let (to, from) = edge(self.metrics(&format!("source.{source}"))?);
-        chain.add_edge(rows, to);
-        self.into_dedup.entry(source.into()).or_default().push(from);
+        self.edge_into_dedup(chain, rows, &format!("source.{source}"))?;
         Ok(rows)
     }
 
-    /// The chain behind all partitions of a source with `dedup`; gives the stream that arrivals enter.
-    pub fn dedup_chain(&mut self, source: &SourceNode, dedup: &Dedup) -> Result<(Chain, FanId)> {
+    fn edge_into_dedup(&mut self, chain: &mut Chain, rows: FanId, node: &str) -> Result<()> {
+        let (to, from) = edge(self.metrics(node)?);
+        chain.add_edge(rows, to);
+        self.into_dedup.entry(node.into()).or_default().push(from);
+        Ok(())
+    }
+
+    /// The chain of a dedup, which counts for `node` and gives the stream of its name; gives the stream that
+    /// arrivals enter. The dedup of a source stands behind all its partitions, which have counted its rows in.
+    pub fn dedup_chain(&mut self, node: &str, it: &DedupNode) -> Result<(Chain, FanId)> {
         let mut chain = Chain::default();
         let entry = chain.add_fan(None);
         // The dedup goes first: at a watermark it forgets before anyone else hears of it.
-        let main = chain.add_fan(self.taps.get(&source.name).cloned());
+        let main = chain.add_fan(self.taps.get(&it.name).cloned());
         let sql = &self.registry.sql;
-        let operator = sql.dedup(&source.schema, source.event_time, &dedup.key, dedup.within);
-        let node = format!("source.{}", source.name);
-        let operator = self.chained(&node, "dedup", operator, main, None, (false, true))?;
+        let operator = sql.dedup(&it.schema, it.event_time, &it.dedup.key, it.dedup.within)?;
+        let counts_in = it.name != it.input;
+        let operator = self.chained(node, "dedup", operator, main, None, (counts_in, true))?;
         chain.add_operator(entry, 0, operator);
-        self.attach(&mut chain, &source.name, main)?;
+        self.attach(&mut chain, &it.name, main)?;
         Ok((chain, entry))
     }
 
@@ -98,12 +105,18 @@ impl Builder<'_> {
 
     fn attach(&mut self, chain: &mut Chain, stream: &str, fan: FanId) -> Result<()> {
         let plan = self.plan;
-        for query in plan
-            .queries
-            .iter()
-            .filter(|q| q.plan.inputs() == [stream.to_string()])
-        {
-            self.attach_stateless(chain, query, fan)?;
+        for query in &plan.queries {
+            match query.plan.inputs() {
+                [one] if one == stream => self.attach_stateless(chain, query, fan)?,
+                inputs => {
+                    for (input, _) in inputs.iter().enumerate().filter(|(_, of)| *of == stream) {
+                        self.attach_local(chain, query, input, fan)?;
+                    }
+                }
+            }
+        }
+        for dedup in plan.dedups.iter().filter(|d| d.input == stream) {
+            self.edge_into_dedup(chain, fan, &format!("dedup.{}", dedup.name))?;
         }
         for window in plan.windows.iter().filter(|w| w.input == stream) {
             self.attach_window(chain, window, fan)?;

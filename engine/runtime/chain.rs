@@ -21,7 +21,6 @@ use crate::time::Timestamp;
 pub type FanId = usize;
 
 /// Where a stream goes within a task.
-#[derive(Default)]
 pub struct Fan {
     /// Who looks at it.
     pub tap: Option<Tap>,
@@ -29,6 +28,19 @@ pub struct Fan {
     pub operators: Vec<(usize, usize)>,
     /// Edges that leave the task.
     pub edges: Vec<usize>,
+    /// The watermark that those who take it have been told.
+    pub watermark: Timestamp,
+}
+
+impl Default for Fan {
+    fn default() -> Self {
+        Fan {
+            tap: None,
+            operators: Vec::new(),
+            edges: Vec::new(),
+            watermark: Timestamp::MIN,
+        }
+    }
 }
 
 /// An operator in a chain.
@@ -58,6 +70,8 @@ pub struct Chain {
     pub fans: Vec<Fan>,
     /// Edges that leave.
     pub edges: Vec<EdgeSender>,
+    /// The stream that each operator takes.
+    taken: Vec<FanId>,
 }
 
 impl Chain {
@@ -73,6 +87,7 @@ impl Chain {
     /// Adds an operator that takes `from` as its input `input`.
     pub fn add_operator(&mut self, from: FanId, input: usize, operator: ChainedOperator) {
         self.operators.push(operator);
+        self.taken.push(from);
         self.fans[from].operators.push((self.operators.len() - 1, input));
     }
 
@@ -103,23 +118,53 @@ impl Chain {
         Ok(())
     }
 
-    /// Moves event time on for every operator, in order, and then for everyone downstream.
+    /// Moves event time on for every operator, in order, and then for everyone downstream. An operator may
+    /// hold the watermark of its stream back; who takes that stream hears only of what is left.
     pub async fn watermark(&mut self, at: Timestamp) -> Result<()> {
+        // Streams that no operator of the chain makes move with the task.
+        let mut stands = vec![at; self.fans.len()];
         for index in 0..self.operators.len() {
-            let it = &mut self.operators[index];
-            let mut out = Output::default();
-            let started = Instant::now();
-            it.operator.on_watermark(at, &mut out).await?;
-            it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
-            it.metrics.saw_watermark(at);
-            let mut work = VecDeque::new();
-            it.route(out, &mut work);
-            for (fan, batch) in work {
-                // Boxed: `push` and `watermark` are not recursive, but their futures would nest by value.
-                Box::pin(self.push(fan, batch)).await?;
+            let from = self.taken[index];
+            if stands[from] > self.fans[from].watermark {
+                self.advance(index, stands[from]).await?;
+            }
+            let it = &self.operators[index];
+            stands[it.main] = it.operator.watermark_behind(stands[from]);
+            if let Some(side) = it.side {
+                stands[side] = stands[from];
             }
         }
-        self.broadcast(&Message::Watermark(at)).await
+        self.tell(&stands).await
+    }
+
+    /// Moves event time on for one operator; what it emits goes on before those behind it hear of the time.
+    async fn advance(&mut self, index: usize, at: Timestamp) -> Result<()> {
+        let it = &mut self.operators[index];
+        let mut out = Output::default();
+        let started = Instant::now();
+        it.operator.on_watermark(at, &mut out).await?;
+        it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
+        it.metrics.saw_watermark(at);
+        let mut work = VecDeque::new();
+        it.route(out, &mut work);
+        for (fan, batch) in work {
+            self.push(fan, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends every stream's watermark down its edges.
+    async fn tell(&mut self, stands: &[Timestamp]) -> Result<()> {
+        for (fan, at) in self.fans.iter_mut().zip(stands) {
+            if *at <= fan.watermark {
+                continue;
+            }
+            fan.watermark = *at;
+            for edge in &fan.edges {
+                self.edges[*edge].send(Message::Watermark(*at)).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The state of every operator, by name.

@@ -140,6 +140,7 @@ pub fn start(plan: Arc<Plan>, options: RunOptions) -> PipelineHandle {
 fn nodes(plan: &Plan, metrics: &Metrics, bounded: Option<&BoundedRun>) -> BTreeMap<String, NodeMetrics> {
     let mut names: Vec<String> = Vec::new();
     names.extend(plan.sources.iter().map(|n| format!("source.{}", n.name)));
+    names.extend(plan.dedups.iter().map(|n| format!("dedup.{}", n.name)));
     names.extend(plan.windows.iter().map(|n| format!("window.{}", n.name)));
     names.extend(plan.queries.iter().map(|n| format!("sql.{}", n.name)));
     match bounded {

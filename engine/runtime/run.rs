@@ -17,7 +17,7 @@ use crate::message::{Barrier, Epoch};
 use crate::plan::SourceNode;
 use crate::runtime::Shared;
 use crate::runtime::build::Builder;
-use crate::runtime::chain::Chain;
+use crate::runtime::chain::{Chain, FanId};
 use crate::runtime::clock::{ClockSettings, SourceClock};
 use crate::runtime::inbox::Inbox;
 use crate::runtime::operator_task::OperatorTask;
@@ -30,6 +30,9 @@ use crate::state::Snapshot;
 use crate::time::Timestamp;
 
 type Tasks = JoinSet<(String, Result<()>)>;
+
+/// A task whose chain is built: its node, what it is, the chain, and the stream that arrivals enter.
+type Waiting = (String, TaskId, Chain, FanId);
 
 /// Runs once. Ends well when every partition has drained and the last checkpoint is committed.
 pub async fn run(shared: &Arc<Shared>) -> Result<()> {
@@ -173,8 +176,10 @@ impl<'a> Attempt<'a> {
             barriers.extend(self.start_source(node, &source, &mut builder, &reports).await?);
             sources.insert(node.name.clone(), source);
         }
+        // Dedups and queries feed one another, so edges are complete when all chains are built.
+        let dedups = self.dedup_chains(&mut builder)?;
         let operators =
-            self.start_dedups(&mut builder, &reports)? + self.start_queries(&mut builder, &reports)?;
+            self.start_queries(&mut builder, &reports)? + self.start_dedups(dedups, &mut builder, &reports);
         let mut into_sink = builder.into_sink;
         let mut commits = BTreeMap::new();
         for (name, _, sink) in self.sinks.drain(..) {
@@ -286,30 +291,48 @@ impl<'a> Attempt<'a> {
         Ok(barriers)
     }
 
-    fn start_dedups(&mut self, builder: &mut Builder<'_>, reports: &mpsc::Sender<Report>) -> Result<usize> {
-        let mut count = 0;
-        for node in &self.shared.plan.sources {
-            let Some(dedup) = &node.dedup else {
-                continue;
-            };
-            let (mut chain, entry) = builder.dedup_chain(node, dedup)?;
+    fn dedup_chains(&mut self, builder: &mut Builder<'_>) -> Result<Vec<Waiting>> {
+        let mut waiting = Vec::new();
+        let plan = &self.shared.plan;
+        for it in plan.sources.iter().filter_map(SourceNode::dedup_node) {
+            let node = format!("source.{}", it.name);
+            let (mut chain, entry) = builder.dedup_chain(&node, &it)?;
             // What ran in the partitions before the source had a dedup runs here now.
             self.restore(&mut chain, |of, _| match of {
-                TaskId::Source(s) | TaskId::Partition { source: s, .. } => *s == node.name,
-                TaskId::Query(_) => false,
+                TaskId::Source(s) | TaskId::Partition { source: s, .. } => *s == it.name,
+                TaskId::Query(_) | TaskId::Dedup(_) => false,
             })?;
+            waiting.push((node, TaskId::Source(it.name), chain, entry));
+        }
+        for it in &plan.dedups {
+            let node = format!("dedup.{}", it.name);
+            let task = TaskId::Dedup(it.name.clone());
+            let (mut chain, entry) = builder.dedup_chain(&node, it)?;
+            self.restore(&mut chain, |of, _| *of == task)?;
+            waiting.push((node, task, chain, entry));
+        }
+        Ok(waiting)
+    }
+
+    fn start_dedups(
+        &mut self,
+        waiting: Vec<Waiting>,
+        builder: &mut Builder<'_>,
+        reports: &mpsc::Sender<Report>,
+    ) -> usize {
+        let count = waiting.len();
+        for (node, task, chain, entry) in waiting {
             let task = OperatorTask {
-                inbox: Inbox::new(builder.into_dedup.remove(&node.name).unwrap_or_default()),
+                inbox: Inbox::new(builder.into_dedup.remove(&node).unwrap_or_default()),
                 chain,
                 entry,
                 reports: reports.clone(),
-                task: TaskId::Source(node.name.clone()),
+                task,
             };
-            let name = format!("source.{}/dedup", node.name);
+            let name = format!("{node}/dedup");
             self.tasks.spawn(async move { (name, task.run().await) });
-            count += 1;
         }
-        Ok(count)
+        count
     }
 
     fn start_queries(&mut self, builder: &mut Builder<'_>, reports: &mpsc::Sender<Report>) -> Result<usize> {
@@ -356,7 +379,7 @@ impl<'a> Attempt<'a> {
                     (source, partitions.iter().position(|id| id.0 == *partition))
                 }
                 TaskId::Source(source) => (source, None),
-                TaskId::Query(_) => return false,
+                TaskId::Query(_) | TaskId::Dedup(_) => return false,
             };
             s == source && home.unwrap_or(0) == number
         })

@@ -2,14 +2,18 @@
 //!
 //! The hash is part of checkpoints, so it must be the same in every version:
 //!
-//! - Each key column adds its value: text its length (8 bytes) and its bytes, a boolean one byte, numbers,
-//!   timestamps and dates their little-endian bytes. Arrow's own row format does not promise to stay.
+//! - Each key column adds its value: text and binary their length (8 bytes) and their bytes, a boolean one byte,
+//!   numbers, timestamps and dates their little-endian bytes. Arrow's own row format does not promise to stay.
 //! - BLAKE3 in keyed mode over these bytes; the first 16 bytes, as a little-endian number.
 //! - The BLAKE3 key is derived from [`CONTEXT`] and the columns' names and types. So after a change of `key`
 //!   in the file nothing matches what was remembered before, instead of something matching by accident.
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
-use arrow::datatypes::Schema;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, AsArray, BinaryArray, BooleanArray, LargeStringArray, RecordBatch, StringArray, StringViewArray,
+};
+use arrow::datatypes::{Field, Schema};
 use millstream_engine::{Error, Result};
 
 /// Separates these hashes from all others made with BLAKE3. Never change it.
@@ -69,8 +73,17 @@ impl Hashes<'_> {
     }
 }
 
+/// Refuses a column that cannot be part of a key.
+pub fn check(field: &Field) -> Result<()> {
+    let nothing = RecordBatch::new_empty(Arc::new(Schema::new(vec![field.clone()])));
+    Values::of(&nothing, 0).map(drop)
+}
+
 enum Values<'a> {
     Text(&'a StringArray),
+    LargeText(&'a LargeStringArray),
+    TextView(&'a StringViewArray),
+    Binary(&'a BinaryArray),
     Boolean(&'a BooleanArray),
     /// Values of one width, one after the other.
     Fixed {
@@ -94,16 +107,27 @@ impl<'a> Values<'a> {
         }
         Ok(match column.data_type() {
             DataType::Utf8 => Values::Text(column.as_string()),
+            DataType::LargeUtf8 => Values::LargeText(column.as_string()),
+            DataType::Utf8View => Values::TextView(column.as_string_view()),
+            DataType::Binary => Values::Binary(column.as_binary()),
             DataType::Boolean => Values::Boolean(column.as_boolean()),
+            DataType::Int8 => primitive!(Int8Type),
+            DataType::Int16 => primitive!(Int16Type),
             DataType::Int32 => primitive!(Int32Type),
             DataType::Int64 => primitive!(Int64Type),
+            DataType::UInt8 => primitive!(UInt8Type),
+            DataType::UInt16 => primitive!(UInt16Type),
+            DataType::UInt32 => primitive!(UInt32Type),
+            DataType::UInt64 => primitive!(UInt64Type),
+            DataType::Float32 => primitive!(Float32Type),
             DataType::Float64 => primitive!(Float64Type),
             DataType::Date32 => primitive!(Date32Type),
             DataType::Timestamp(TimeUnit::Microsecond, None) => primitive!(TimestampMicrosecondType),
             other => {
                 let name = rows.schema_ref().field(index).name();
                 return Err(Error::config(format!(
-                    "dedup: column {name:?} of type {other} cannot be part of a key"
+                    "column {name:?} of type {other} cannot be part of a key; name columns of text, numbers, \
+                     booleans or times"
                 )));
             }
         })
@@ -112,6 +136,11 @@ impl<'a> Values<'a> {
     fn append(&self, row: usize, to: &mut Vec<u8>) -> Option<()> {
         match self {
             Values::Text(column) if column.is_valid(row) => append_text(column.value(row).as_bytes(), to),
+            Values::LargeText(column) if column.is_valid(row) => {
+                append_text(column.value(row).as_bytes(), to)
+            }
+            Values::TextView(column) if column.is_valid(row) => append_text(column.value(row).as_bytes(), to),
+            Values::Binary(column) if column.is_valid(row) => append_text(column.value(row), to),
             Values::Boolean(column) if column.is_valid(row) => to.push(column.value(row).into()),
             Values::Fixed { column, bytes, width } if column.is_valid(row) => {
                 to.extend_from_slice(&bytes[row * width..][..*width]);

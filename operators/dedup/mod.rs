@@ -1,7 +1,12 @@
-//! Drops the rows of a source that a client sent again.
+//! Drops the rows of a source that a client sent again, or those of any stream whose key was seen before.
 //!
 //! ```toml
 //! dedup = { key = ["impression_id"], within = "10m" }
+//!
+//! [dedup.first_clicks]
+//! input = "attributed"
+//! key = ["impression_id"]
+//! within = "10m"
 //! ```
 //!
 //! # What is promised
@@ -20,8 +25,8 @@
 //!
 //! # How
 //!
-//! Retries come over other connections, so a source with `dedup` has one task behind all its partitions, and
-//! this operator is the first in it. Key columns are hashed to 128 bits (`key.rs`); the hashes are kept in one
+//! Retries come over other connections, so a source with `dedup` has one task behind all its partitions, as has
+//! a `[dedup.x]` behind all tasks that make its input, and this operator is the first in it. Key columns are hashed to 128 bits (`key.rs`); the hashes are kept in one
 //! set, and once more in the order in which they are forgotten (`seen.rs`).
 //!
 //! # How it fails
@@ -65,8 +70,10 @@ pub fn dedup_operator(
     event_time: usize,
     key: &[usize],
     within: Duration,
-) -> Box<dyn Operator> {
-    Box::new(Dedup::new(schema, event_time, key, within, KEYS))
+) -> Result<Box<dyn Operator>> {
+    key.iter()
+        .try_for_each(|column| key::check(schema.field(*column)))?;
+    Ok(Box::new(Dedup::new(schema, event_time, key, within, KEYS)))
 }
 
 struct Dedup {

@@ -30,6 +30,8 @@ pub(super) struct Checked {
     pub statement: Statement,
     /// The tables it reads, in order of appearance.
     pub inputs: Vec<String>,
+    /// Where the text names each table, as often as it does.
+    pub places: Vec<Option<Range<usize>>>,
     /// The window they are all cut by, or none when they are not windowed.
     pub window: Option<Window>,
 }
@@ -76,6 +78,7 @@ pub(super) fn check(request: &SqlRequest<'_>, state: &SessionState) -> Result<Ch
     Ok(Checked {
         statement,
         inputs,
+        places: tables.iter().map(|(_, at)| text.bytes(*at)).collect(),
         window,
     })
 }
@@ -176,11 +179,15 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
+    /// One mistake is one message: what comes second about the same place is left out.
     fn refuse(&mut self, at: datafusion::sql::sqlparser::tokenizer::Span, message: impl Into<String>) {
-        self.errors.push(SqlError {
-            message: message.into(),
-            at: self.text.bytes(at),
-        });
+        let at = self.text.bytes(at);
+        if at.is_none() || self.errors.iter().all(|e| e.at != at) {
+            self.errors.push(SqlError {
+                message: message.into(),
+                at,
+            });
+        }
     }
 
     /// The tables read, each as often as it is named.
@@ -231,19 +238,7 @@ impl<'a> Check<'a> {
         tables: &[(&'a SqlTable, datafusion::sql::sqlparser::tokenizer::Span)],
     ) -> Option<Window> {
         let windowed = tables.iter().find(|(table, _)| table.window.is_some());
-        let Some((first, _)) = windowed else {
-            if let [(first, _), (second, at), ..] = tables {
-                self.refuse(
-                    *at,
-                    format!(
-                        "streams without a window cannot be combined; add a [window.NAME] over {:?} and one over \
-                         {:?} and select from those",
-                        first.name, second.name
-                    ),
-                );
-            }
-            return None;
-        };
+        let (first, _) = windowed?;
         for (table, at) in tables {
             match &table.window {
                 None => self.refuse(
@@ -315,20 +310,37 @@ impl<'a> Check<'a> {
     }
 }
 
-/// Checks the plan of a query over a stream without a window: each row must give its own results.
+/// How often streams are read, and so how a query over streams without windows runs.
+pub(super) fn reads(plan: &LogicalPlan) -> usize {
+    let mut reads = 0;
+    let visited = plan.apply_with_subqueries(|node| {
+        reads += usize::from(matches!(node, LogicalPlan::TableScan(_)));
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(visited.is_ok(), "the visitor never fails");
+    reads
+}
+
+/// Checks the plan of a query over streams without a window: each row, or each pair of joined rows, must give
+/// its own results.
 pub(super) fn row_by_row(
     plan: &LogicalPlan,
-    stream: &str,
+    streams: &[String],
     query: &str,
     state: &SessionState,
 ) -> Option<SqlError> {
     let mut offence: Option<(&'static str, &'static [&'static str])> = None;
+    let joined = reads(plan) > 1;
     let visited = plan.apply_with_subqueries(|node| {
         offence = match node {
             LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
             | LogicalPlan::SubqueryAlias(_)
             | LogicalPlan::TableScan(_) => return Ok(TreeNodeRecursion::Continue),
+            // What is wrong with how streams are combined is said where they are joined.
+            LogicalPlan::Join(_) | LogicalPlan::Union(_) | LogicalPlan::Subquery(_) if joined => {
+                return Ok(TreeNodeRecursion::Continue);
+            }
             LogicalPlan::Aggregate(_) => Some(("an aggregate", &["group"])),
             LogicalPlan::Distinct(_) => Some(("DISTINCT", &["distinct"])),
             LogicalPlan::Sort(_) => Some(("ORDER BY", &["order"])),
@@ -353,16 +365,28 @@ pub(super) fn row_by_row(
     };
     let keyword = || find_word(query, |word, _| keywords.contains(&word));
     Some(SqlError {
-        message: format!(
-            "{what} over {stream:?} would never end, because the stream does not; add a [window.NAME] with input = \
-             {stream:?} and select from that"
-        ),
+        message: endless(what, streams, joined),
         at: if what == "an aggregate" {
             aggregate().or_else(keyword)
         } else {
             keyword()
         },
     })
+}
+
+fn endless(what: &str, streams: &[String], joined: bool) -> String {
+    let first = streams.first().map_or("", String::as_str);
+    let last = streams.last().map_or("", String::as_str);
+    match joined {
+        false => format!(
+            "{what} over {first:?} would never end, because the stream does not; add a [window.NAME] with input = \
+             {first:?} and select from that"
+        ),
+        true => format!(
+            "{what} over the join of {first:?} and {last:?} would never end, because the streams do not; join them in \
+             a [sql.NAME] of its own, add a [window.NAME] with that as its input, and select from the window"
+        ),
+    }
 }
 
 /// The place of the first word, in lower case and with the token after it, that fits.

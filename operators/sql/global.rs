@@ -210,6 +210,11 @@ impl Operator for UpperHalf {
         Ok(())
     }
 
+    /// Results carry their window's start: the next one is that of the first window still open.
+    fn watermark_behind(&self, at: Timestamp) -> Timestamp {
+        Timestamp(self.panes.open_from(at)).min(at)
+    }
+
     fn snapshot(&mut self) -> Result<Snapshot> {
         let mut snapshot = Snapshot::default();
         snapshot.push(WATERMARK, watermark_rows(self.watermark)?);

@@ -12,6 +12,7 @@
 //! - `plan.rs`: the DataFusion session and [`SqlPlan`](millstream_engine::sql::SqlPlan).
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs` and `accumulate.rs` are what is
 //!   below the cut, `tables.rs` the leaves on both sides of it.
+//! - `interval/`: joins of two streams without windows.
 //! - `functions/`: `window_start()` and `window_end()`, and the functions that DataFusion lacks.
 
 mod accumulate;
@@ -20,12 +21,15 @@ mod errors;
 mod event_time;
 mod functions;
 mod global;
+mod interval;
 mod local;
 #[cfg(test)]
 mod oracle;
 mod plan;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
+mod rollup;
 mod split;
 mod steps;
 mod tables;

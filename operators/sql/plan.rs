@@ -4,6 +4,7 @@
 //! global half: its plan holds the cell that `window_start()` answers from, and executing a plan changes it,
 //! so halves do not share plans. Planning takes milliseconds.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +22,12 @@ use millstream_engine::window::Window;
 use millstream_engine::{Error, Result};
 
 use super::PLANNING_STACK_BYTES;
-use super::check::{Checked, check, not_row_by_row, row_by_row};
+use super::check::{Checked, check, not_row_by_row, reads, row_by_row};
 use super::errors::Text;
 use super::event_time::window_start_column;
 use super::functions::{FiringWindow, scalar_functions, window_functions};
 use super::global::UpperHalf;
+use super::interval::{self, IntervalJoin};
 use super::local::{LowerHalf, Stateless};
 use super::split::{Reduce, Slot, Split, split};
 use super::steps::{ScanColumn, Steps};
@@ -65,7 +67,7 @@ impl SqlPlanner for DataFusionPlanner {
         event_time: usize,
         key: &[usize],
         within: Duration,
-    ) -> Box<dyn Operator> {
+    ) -> Result<Box<dyn Operator>, Error> {
         dedup_operator(schema, event_time, key, within)
     }
 
@@ -99,6 +101,7 @@ struct Planned {
 
 enum Kind {
     Stateless(Steps),
+    Interval(Arc<IntervalJoin>),
     Windowed {
         panes: Panes,
         split: Split,
@@ -144,12 +147,57 @@ impl Query {
             .await
             .map_err(one)?;
         match checked.window {
-            None => self.plan_stateless(&checked, &logical, &state).await,
+            None => self.plan_streams(&checked, &logical, &state).await,
             Some(_) => self
                 .plan_windowed(checked, &logical, &state, window)
                 .await
                 .map_err(one),
         }
+    }
+
+    async fn plan_streams(
+        &self,
+        checked: &Checked,
+        logical: &LogicalPlan,
+        state: &SessionState,
+    ) -> Result<Planned, Vec<SqlError>> {
+        if let Some(error) = row_by_row(logical, &checked.inputs, &self.text, state) {
+            return Err(vec![error]);
+        }
+        let place = |number: usize| checked.places.get(number).cloned().flatten();
+        match reads(logical) {
+            0 | 1 => self.plan_stateless(checked, logical, state).await,
+            2 => self.plan_interval(place(1), logical, state).await,
+            _ => Err(vec![SqlError {
+                message:
+                    "a query joins two streams without windows, not more; join the first two in a [sql.NAME] \
+                          of its own and join its result with the next"
+                        .to_owned(),
+                at: place(2).or_else(|| place(1)),
+            }]),
+        }
+    }
+
+    async fn plan_interval(
+        &self,
+        second: Option<Range<usize>>,
+        logical: &LogicalPlan,
+        state: &SessionState,
+    ) -> Result<Planned, Vec<SqlError>> {
+        let request = interval::Request {
+            text: Text(&self.text),
+            tables: &self.tables,
+            second,
+            state,
+            logical,
+        };
+        let join = interval::plan(&request).await?;
+        Ok(Planned {
+            inputs: join.inputs(),
+            schema: join.schema(),
+            event_time: join.event_time(),
+            kind: Kind::Interval(Arc::new(join)),
+        })
     }
 
     async fn plan_stateless(
@@ -159,9 +207,6 @@ impl Query {
         state: &SessionState,
     ) -> Result<Planned, Vec<SqlError>> {
         let stream = &checked.inputs[0];
-        if let Some(error) = row_by_row(logical, stream, &self.text, state) {
-            return Err(vec![error]);
-        }
         let one = |e: DataFusionError| vec![Text(&self.text).error(&e)];
         let plan = state.create_physical_plan(logical).await.map_err(one)?;
         let Some(steps) = Steps::of(&plan, &|table| self.width(table)) else {
@@ -243,6 +288,7 @@ impl SqlPlan for DataFusionPlan {
                 steps: steps.clone(),
                 schema: self.schema(),
             })),
+            Kind::Interval(join) => Ok(join.local(&query, input)),
             Kind::Windowed { panes, split, .. } => {
                 let numbered = (0u32..).zip(&split.slots);
                 let mine = numbered.filter(|(_, slot)| slot.steps.table == table.name);
@@ -262,8 +308,10 @@ impl SqlPlan for DataFusionPlan {
     }
 
     fn global(&self) -> Result<Option<Box<dyn Operator>>> {
-        if matches!(self.planned.kind, Kind::Stateless(_)) {
-            return Ok(None);
+        match &self.planned.kind {
+            Kind::Stateless(_) => return Ok(None),
+            Kind::Interval(join) => return Ok(Some(join.global(&self.query.name))),
+            Kind::Windowed { .. } => {}
         }
         let again = self.query.plan().map_err(|errors| {
             let first = errors.into_iter().next().map(|e| e.message).unwrap_or_default();
@@ -273,7 +321,7 @@ impl SqlPlan for DataFusionPlan {
             ))
         })?;
         match again.kind {
-            Kind::Stateless(_) => Ok(None),
+            Kind::Stateless(_) | Kind::Interval(_) => Ok(None),
             Kind::Windowed {
                 panes,
                 split,
@@ -299,6 +347,13 @@ impl SqlPlan for DataFusionPlan {
             Kind::Stateless(steps) => SqlExplain {
                 local: of_input(&|_| indented(steps.lines())),
                 global: Vec::new(),
+            },
+            Kind::Interval(join) => SqlExplain {
+                local: (0..)
+                    .zip(&self.planned.inputs)
+                    .map(|(side, name)| (name.clone(), indented(join.local_lines(side))))
+                    .collect(),
+                global: indented(join.global_lines()),
             },
             Kind::Windowed { split, .. } => SqlExplain {
                 local: of_input(&|name| {

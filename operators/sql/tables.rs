@@ -100,6 +100,18 @@ pub(super) enum LeafKind {
 }
 
 impl Leaf {
+    /// A scan of everything a table has; the table need not be one of the pipeline.
+    pub fn whole(table: &str, schema: SchemaRef) -> Leaf {
+        Leaf {
+            properties: leaf_properties(&schema),
+            kind: LeafKind::Scan {
+                table: table.to_owned(),
+                columns: (0..schema.fields().len()).collect(),
+            },
+            schema,
+        }
+    }
+
     /// The leaf that stands where the slot's lower half was cut off. It has the properties of what it
     /// replaces, which hold for its rows as well and spare the plan above from computing its own anew.
     pub fn slot(slot: usize, instead_of: &Arc<dyn ExecutionPlan>) -> Leaf {

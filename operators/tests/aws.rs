@@ -27,6 +27,9 @@ use millstream_operators::sinks::parquet::ParquetConnector;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "aws/uploads.rs"]
+mod uploads;
+
 /// 2026-11-23T23:00:00Z.
 const EVENING: i64 = 1_795_474_800_000_000;
 const MINUTE: i64 = 60_000_000;
@@ -41,6 +44,7 @@ fn sinks_against_ministack() {
     aws.python("s3.create_bucket(Bucket='lake'); out(1)");
     let midnight = Timestamp::now().0 / DAY * DAY - DAY;
     aws.run_inside("inside_parquet", midnight);
+    aws.run_inside("uploads::inside_uploads", midnight);
     aws.run_inside("inside_cloudwatch", midnight);
     aws.run_inside("inside_cloudwatch_in_doubt", midnight);
     aws.run_inside("inside_checkpoints", midnight);
@@ -73,6 +77,10 @@ out({'rows': len(n), 'sum': pc.sum(n).as_py(), 'parts': s3.head_object(Bucket='l
     );
     let sum: i64 = (0..MANY).map(scatter).sum();
     assert_eq!(large, json!({ "rows": MANY, "sum": sum, "parts": 1 }));
+
+    let found = aws.python(uploads::FOUND);
+    let expect = json!({ "lakes": uploads::expected(), "left": ["uploads/foreign.parquet"] });
+    assert_eq!(found, expect);
 
     let metrics = aws.python(&format!(
         "import datetime

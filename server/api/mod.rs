@@ -7,7 +7,7 @@ mod guard;
 mod health;
 mod pipelines;
 mod process;
-mod rows;
+pub mod rows;
 mod streams;
 
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
-use arrow::json::writer::{JsonArray, WriterBuilder};
+use arrow::json::writer::{JsonArray, LineDelimited, WriterBuilder};
 
 /// Every time is UTC; columns carry no zone, so the writer adds it.
 const TIMESTAMP: &str = "%Y-%m-%dT%H:%M:%S%.fZ";
@@ -27,6 +27,19 @@ pub fn json(batches: &[RecordBatch]) -> Result<Vec<u8>, ArrowError> {
         text.extend_from_slice(b"[]");
     }
     Ok(text)
+}
+
+/// The rows of a batch, one object per line.
+pub fn lines(batch: &RecordBatch) -> Result<String, ArrowError> {
+    let mut text = Vec::new();
+    let mut writer = WriterBuilder::new()
+        .with_explicit_nulls(true)
+        .with_timestamp_format(TIMESTAMP.into())
+        .build::<_, LineDelimited>(&mut text);
+    writer.write(&readable(batch)?)?;
+    writer.finish()?;
+    drop(writer);
+    String::from_utf8(text).map_err(|e| ArrowError::JsonError(e.to_string()))
 }
 
 /// The last `limit` rows of a batch.

@@ -3,6 +3,7 @@
 mod check;
 mod explain;
 mod log;
+pub mod preview;
 mod run;
 mod schema;
 mod test;
@@ -89,6 +90,8 @@ enum Command {
     },
     /// Run the [[test]] blocks of pipeline files
     Test(Which),
+    /// Run a pipeline on rows in files to their end, and print what its streams carry
+    Preview(preview::Preview),
     /// Write schemas
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -126,6 +129,7 @@ impl Cli {
             Command::Check(which) => check::run(&which),
             Command::Explain { which, format } => explain::run(&which, format),
             Command::Test(which) => test::run(&self.global, &which),
+            Command::Preview(preview) => preview::run(&self.global, &preview),
             Command::Schema(schema) => schema::run(&schema),
             Command::Log(log) => log::run(&log),
         }
@@ -187,6 +191,9 @@ mod tests {
             &["run", "--reset", "clickthrough"],
             &["run", "--listen", "127.0.0.1:99999"],
             &["explain", "--format", "png"],
+            &["preview"],
+            &["preview", "a.toml", "--input", "rows.jsonl"],
+            &["preview", "a.toml", "--format", "ndjson"],
             &["log", "verify"],
             &["schema", "nothing"],
             &[],

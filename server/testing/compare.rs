@@ -1,7 +1,8 @@
 //! Expected rows against rows that came out: which are missing, which were not expected.
 //!
 //! Expected rows may name different columns each, so one row that came out can fit several of them. Rows
-//! are therefore paired by a largest matching (augmenting paths), not first come, first served.
+//! are therefore paired by a largest matching (augmenting paths), not first come, first served. Of what is left
+//! over, rows that agree in most columns are shown together, with the cells that differ marked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,9 @@ use crate::testing::value::{Cell, cells, shown};
 
 /// Rows of each kind that a difference shows; more hide the point.
 const SHOWN_ROWS: usize = 20;
+
+/// Rows of each kind that are compared with each other for likeness.
+const LIKENED_ROWS: usize = 200;
 
 type Expected = BTreeMap<String, toml::Value>;
 
@@ -29,18 +33,30 @@ pub fn compare(
     if missing.is_empty() && unexpected.is_empty() {
         return Ok(None);
     }
-    let mut text = summary(missing.len(), unexpected.len(), expected.len());
+    let left = Left::of(&columns, missing, unexpected);
+    let mut text = left.summary(expected.len());
     let mut table = Table::new(columns.iter().map(|c| (c.name.as_str(), c.kind.is_numeric())));
-    for row in missing.iter().take(SHOWN_ROWS) {
+    let wanted = |row: &Expected| -> Vec<String> {
         let cell = |c: &Column| row.get(&c.name).map_or(String::new(), |v| shown(v, &c.kind));
-        table.row("- missing", columns.iter().map(cell));
+        columns.iter().map(cell).collect()
+    };
+    for (row, came) in left.changed.iter().take(SHOWN_ROWS) {
+        let wanted = wanted(row);
+        let marks = marks(&columns, row, came, &wanted);
+        table.row("- expected", wanted.into_iter());
+        table.row("+ but came", texts(came).into_iter());
+        table.row("", marks.into_iter());
     }
-    for row in unexpected.iter().take(SHOWN_ROWS) {
-        table.row("+ unexpected", row.iter().map(Cell::to_string));
+    for row in left.missing.iter().take(SHOWN_ROWS) {
+        table.row("- missing", wanted(row).into_iter());
+    }
+    for row in left.unexpected.iter().take(SHOWN_ROWS) {
+        table.row("+ unexpected", texts(row).into_iter());
     }
     text.push('\n');
     text.push_str(&table.to_string());
-    let hidden = missing.len().saturating_sub(SHOWN_ROWS) + unexpected.len().saturating_sub(SHOWN_ROWS);
+    let hidden = |rows: usize| rows.saturating_sub(SHOWN_ROWS);
+    let hidden = hidden(left.changed.len()) + hidden(left.missing.len()) + hidden(left.unexpected.len());
     if hidden > 0 {
         text.push_str(&format!("\n  and {hidden} more"));
     }
@@ -136,16 +152,95 @@ fn place(who: usize, candidates: &[Vec<usize>], taken_by: &mut [Option<usize>], 
     false
 }
 
-fn summary(missing: usize, unexpected: usize, expected: usize) -> String {
-    let mut parts = Vec::new();
-    if missing > 0 {
-        parts.push(format!("{missing} of {expected} expected rows missing"));
+/// Rows without a partner.
+struct Left<'a> {
+    /// Expected rows, each with a row that came and agrees with it in most columns.
+    changed: Vec<(&'a Expected, &'a Vec<Cell>)>,
+    missing: Vec<&'a Expected>,
+    unexpected: Vec<&'a Vec<Cell>>,
+}
+
+impl<'a> Left<'a> {
+    /// Puts rows together that are most alike, the best pairs first.
+    fn of(columns: &[Column], missing: Vec<&'a Expected>, unexpected: Vec<&'a Vec<Cell>>) -> Left<'a> {
+        // All pairs are looked at; of very many rows only as many as can be shown have a use for that.
+        let (rows, others) = (
+            missing.len().min(LIKENED_ROWS),
+            unexpected.len().min(LIKENED_ROWS),
+        );
+        let mut pairs: Vec<(usize, usize, usize)> = Vec::new();
+        for (m, row) in missing[..rows].iter().enumerate() {
+            for (u, came) in unexpected[..others].iter().enumerate() {
+                let same = agreeing(columns, row, came);
+                if same * 2 >= row.len() && same > 0 {
+                    pairs.push((row.len() - same, m, u));
+                }
+            }
+        }
+        pairs.sort_unstable();
+        let (mut partner, mut taken) = (BTreeMap::new(), BTreeSet::new());
+        for (_, m, u) in pairs {
+            if !partner.contains_key(&m) && taken.insert(u) {
+                partner.insert(m, u);
+            }
+        }
+        let mut left = Left {
+            changed: Vec::new(),
+            missing: Vec::new(),
+            unexpected: Vec::new(),
+        };
+        for (m, row) in missing.into_iter().enumerate() {
+            match partner.get(&m) {
+                Some(u) => left.changed.push((row, unexpected[*u])),
+                None => left.missing.push(row),
+            }
+        }
+        let free = unexpected
+            .into_iter()
+            .enumerate()
+            .filter(|(u, _)| !taken.contains(u));
+        left.unexpected.extend(free.map(|(_, row)| row));
+        left
     }
-    if unexpected > 0 {
-        let rows = if unexpected == 1 { "row" } else { "rows" };
-        parts.push(format!("{unexpected} unexpected {rows}"));
+
+    fn summary(&self, expected: usize) -> String {
+        let mut parts = Vec::new();
+        let (changed, missing, unexpected) = (self.changed.len(), self.missing.len(), self.unexpected.len());
+        if changed > 0 {
+            parts.push(format!(
+                "{changed} of {expected} expected rows came out otherwise"
+            ));
+        }
+        if missing > 0 {
+            parts.push(format!("{missing} of {expected} expected rows missing"));
+        }
+        if unexpected > 0 {
+            let rows = if unexpected == 1 { "row" } else { "rows" };
+            parts.push(format!("{unexpected} unexpected {rows}"));
+        }
+        parts.join(", ")
     }
-    parts.join(", ")
+}
+
+/// How many of the columns that an expected row names have the value it says.
+fn agreeing(columns: &[Column], expected: &Expected, row: &[Cell]) -> usize {
+    let cells = columns.iter().zip(row);
+    let same = cells.filter(|(column, cell)| expected.get(&column.name).is_some_and(|value| cell.is(value)));
+    same.count()
+}
+
+/// `^` below the cells that differ, as wide as what was expected.
+fn marks(columns: &[Column], expected: &Expected, row: &[Cell], wanted: &[String]) -> Vec<String> {
+    let cells = columns.iter().zip(row).zip(wanted);
+    let mark = |((column, cell), wanted): ((&Column, &Cell), &String)| match expected.get(&column.name) {
+        Some(value) if !cell.is(value) => "^".repeat(wanted.chars().count().max(1)),
+        _ => String::new(),
+    };
+    cells.map(mark).collect()
+}
+
+fn texts(row: &[Cell]) -> Vec<String> {
+    row.iter().map(Cell::to_string).collect()
 }
 
 #[cfg(test)]
@@ -224,11 +319,32 @@ mod tests {
                 (2, "c", 7, None),
             ],
             Some(
-                "1 of 2 expected rows missing, 2 unexpected rows
+                "1 of 2 expected rows came out otherwise, 1 unexpected row
                 at                    ad            n  rate
-  - missing     1970-01-01T00:00:00Z  a            10  0.25
-  + unexpected  1970-01-01T00:00:00Z  a             9  0.25
+  - expected    1970-01-01T00:00:00Z  a            10  0.25
+  + but came    1970-01-01T00:00:00Z  a             9  0.25
+                                                   ^^
   + unexpected  1970-01-01T00:01:00Z  long name  1234  NULL",
+            ),
+        );
+    }
+
+    #[test]
+    fn rows_that_are_most_alike_stand_together() {
+        check(
+            "{at = \"1970-01-01 00:00:00\", ad = \"a\", n = 1}, {at = \"1970-01-01 00:00:00\", ad = \"b\", n = 2}, {ad = \"z\"}",
+            &[(0, "b", 3, None), (1, "a", 1, None), (7, "q", 9, None)],
+            Some(
+                "2 of 3 expected rows came out otherwise, 1 of 3 expected rows missing, 1 unexpected row
+                at                    ad  n
+  - expected    1970-01-01T00:00:00Z  a   1
+  + but came    1970-01-01T00:01:00Z  a   1
+                ^^^^^^^^^^^^^^^^^^^^
+  - expected    1970-01-01T00:00:00Z  b   2
+  + but came    1970-01-01T00:00:00Z  b   3
+                                          ^
+  - missing                           z
+  + unexpected  1970-01-01T00:07:00Z  q   9",
             ),
         );
     }

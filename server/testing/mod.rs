@@ -7,24 +7,20 @@
 
 mod compare;
 mod source;
-mod table;
-mod value;
+pub mod table;
+pub mod value;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use arrow::array::RecordBatch;
-use async_trait::async_trait;
-use millstream_engine::message::{Barrier, Epoch};
-use millstream_engine::metrics::Metrics;
 use millstream_engine::pipeline::TestSpec;
 use millstream_engine::plan::Plan;
 use millstream_engine::registry::Registry;
-use millstream_engine::runtime::{self, BoundedRun, RunOptions};
-use millstream_engine::sink::{Committable, Sink};
 use millstream_engine::source::Source;
+
+use crate::bounded::Bounded;
 
 /// How long one test may run. Its rows are in memory and few; only a bug takes longer.
 const TEST_LIMIT: Duration = Duration::from_secs(30);
@@ -33,37 +29,19 @@ const TEST_LIMIT: Duration = Duration::from_secs(30);
 pub async fn run(plan: &Arc<Plan>, test: &TestSpec, registry: &Registry) -> anyhow::Result<Vec<String>> {
     check_names(plan, test)?;
     let sources = sources(plan, test)?;
-    let mut collected = Vec::new();
-    let mut collect: Vec<(String, Box<dyn Sink>)> = Vec::new();
-    for stream in test.expect.keys() {
-        let rows = Collected::default();
-        collect.push((stream.clone(), Box::new(rows.clone())));
-        collected.push((stream, rows));
-    }
-    let data_dir = tempfile::tempdir().context("cannot create a temporary directory")?;
-    let handle = runtime::start(
-        plan.clone(),
-        RunOptions {
-            data_dir: data_dir.path().to_path_buf(),
-            registry: registry.clone(),
-            metrics: Arc::new(Metrics::new()),
-            reset: Vec::new(),
-            checkpoints: None,
-            timer: runtime::timer::real(),
-            bounded: Some(BoundedRun { sources, collect }),
-        },
-    );
-    match tokio::time::timeout(TEST_LIMIT, handle.done()).await {
+    let streams = test.expect.keys().map(String::as_str);
+    let run = Bounded::start(plan, registry, sources, streams)?;
+    match tokio::time::timeout(TEST_LIMIT, run.handle.done()).await {
         Ok(ended) => ended?,
         Err(_) => {
-            handle.stop();
+            run.handle.stop();
             bail!("not finished after {} s", TEST_LIMIT.as_secs());
         }
     }
     let mut differences = Vec::new();
-    for (stream, rows) in collected {
+    for ((stream, expected), came) in test.expect.iter().zip(run.take()) {
         let schema = &plan.streams[stream].schema;
-        let found = compare::compare(schema, &test.expect[stream], &rows.take())?;
+        let found = compare::compare(schema, expected, &came)?;
         differences.extend(found.map(|d| format!("stream {stream}: {d}")));
     }
     Ok(differences)
@@ -92,33 +70,4 @@ fn sources(plan: &Plan, test: &TestSpec) -> anyhow::Result<BTreeMap<String, Arc<
         sources.insert(node.name.clone(), Arc::new(rows));
     }
     Ok(sources)
-}
-
-/// A sink that keeps what it gets.
-#[derive(Clone, Default)]
-struct Collected(Arc<Mutex<Vec<RecordBatch>>>);
-
-impl Collected {
-    fn take(&self) -> Vec<RecordBatch> {
-        std::mem::take(&mut *self.0.lock().expect("nothing panics while it holds the rows"))
-    }
-}
-
-#[async_trait]
-impl Sink for Collected {
-    async fn write(&mut self, rows: RecordBatch) -> millstream_engine::Result<()> {
-        self.0
-            .lock()
-            .expect("nothing panics while it holds the rows")
-            .push(rows);
-        Ok(())
-    }
-
-    async fn prepare(&mut self, _: Barrier) -> millstream_engine::Result<Committable> {
-        Ok(Committable::default())
-    }
-
-    async fn commit(&mut self, _: Epoch, _: Committable) -> millstream_engine::Result<()> {
-        Ok(())
-    }
 }

@@ -33,13 +33,22 @@ fn exit_codes_tell_a_mistake_from_a_failure() {
     check(
         &["--help"],
         0,
-        &["run", "check", "explain", "test", "schema", "log", "--data-dir"],
+        &[
+            "run",
+            "check",
+            "explain",
+            "test",
+            "preview",
+            "schema",
+            "log",
+            "--data-dir",
+        ],
     );
     check(&["--version"], 0, &[env!("CARGO_PKG_VERSION")]);
     check(&[], 2, &["Usage"]);
     check(&["rum"], 2, &["rum"]);
     check(&["run", "--admin", "here"], 2, &["--admin", "host:port"]);
-    for command in ["run", "check", "explain", "test"] {
+    for command in ["run", "check", "explain", "test", "preview"] {
         check(&[command, "missing.toml"], 2, &["cannot read missing.toml"]);
         check(
             &[command, "wrong.toml"],

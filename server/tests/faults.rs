@@ -133,7 +133,43 @@ fn an_orderly_stop_under_load_finishes_what_it_took() {
     );
 }
 
-/// For as long as a client waits and longer, as a laptop lid or a paused machine does it.
+/// Whoever is not answered with success while one process ends and the next begins can send the same rows again: no
+/// row of a client that does so is lost, refused for good, or counted twice.
+#[test]
+fn a_rolling_restart_under_load_costs_a_client_that_retries_nothing() {
+    let site = Site::new(&[]);
+    let mut it = site.start();
+    let retrying = [&TRAFFIC[..], &["--retry"]].concat();
+    let load = Load::start(site.path(), &it.ingest, &retrying);
+    for _ in 0..4 {
+        pause(Duration::from_secs(2));
+        assert_eq!(it.terminate(), 0, "{}", log(site.path()));
+        it = site.start();
+    }
+    load.stop();
+    assert_eq!(it.terminate(), 0, "{}", log(site.path()));
+    let proof = verify(site.path(), &[]);
+    assert!(proof.holds, "{}", proof.text);
+    assert_eq!(proof.line("refused rows"), [0, 0], "{}", proof.text);
+    assert_eq!(proof.line("rows without an answer"), [0, 0], "{}", proof.text);
+    let failed = tries_that_failed(&site);
+    assert!(!failed.is_empty(), "no request met a restart");
+    let retryable = |why: &String| why.starts_with("connection: ") || why.starts_with("503");
+    assert!(failed.iter().all(retryable), "{failed:?}");
+}
+
+/// Why requests were not answered with success, in the ledger's words.
+fn tries_that_failed(site: &Site) -> Vec<String> {
+    let ledger = std::fs::read_to_string(site.path().join("ledger.ndjson")).expect("a ledger");
+    let lines = ledger.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let failed = lines
+        .filter(|line: &serde_json::Value| matches!(line["status"].as_str(), Some("refused" | "unknown")));
+    failed
+        .map(|line| line["reason"].as_str().unwrap_or_default().into())
+        .collect()
+}
+
+/// For longer than any client waits, as a laptop lid or a paused machine does it.
 #[test]
 fn a_process_that_is_stopped_and_goes_on_loses_nothing() {
     let site = Site::new(&[]);
@@ -141,7 +177,7 @@ fn a_process_that_is_stopped_and_goes_on_loses_nothing() {
     let load = Load::start(site.path(), &it.ingest, &TRAFFIC);
     pause(Duration::from_secs(2));
     it.signal("STOP");
-    pause(Duration::from_secs(15));
+    pause(Duration::from_secs(60));
     it.signal("CONT");
     pause(Duration::from_secs(3));
     load.stop();
@@ -150,13 +186,14 @@ fn a_process_that_is_stopped_and_goes_on_loses_nothing() {
     assert!(proof.holds, "{}", proof.text);
 }
 
-/// S3 that refuses, breaks, stalls and forgets to answer; CloudWatch behind the same endpoint, too.
+/// S3 that refuses, breaks, resets connections, stalls and forgets to answer, so that requests time out; CloudWatch
+/// behind the same endpoint, too.
 #[test]
 fn a_bad_object_store_gets_every_row_once() {
     let aws = Aws::start();
     let bucket = "millstream-faults";
     python_json("bucket.py", &[bucket], &aws.env);
-    let proxy = Proxy::start(&aws.endpoint, proxy::ANY);
+    let proxy = Proxy::start(&aws.endpoint, proxy::ANY_AND_SILENCE);
     let mut site = Site::of("advertising-aws.toml", &[]);
     site.env = aws.env.clone();
     site.env.push(("LAKE_BUCKET".into(), bucket.into()));
@@ -167,6 +204,7 @@ fn a_bad_object_store_gets_every_row_once() {
     load.stop();
     assert_eq!(it.terminate(), 0, "{}", log(site.path()));
     assert!(proxy.spoilt() > 5, "only {} requests went wrong", proxy.spoilt());
+    assert!(proxy.forgotten() > 0, "every request was answered");
     let lake = site.path().join("downloaded");
     python_json("download.py", &[bucket, &lake.display().to_string()], &aws.env);
     let proof = verify_lake(site.path(), &lake, &[]);

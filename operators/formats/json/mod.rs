@@ -9,6 +9,7 @@
 //! rows, or one row per line. Fields without a column are ignored.
 
 mod column;
+mod reader;
 mod rows;
 mod spans;
 
@@ -22,7 +23,8 @@ use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 use simd_json::{Buffers, INPUT_PADDING, Node, Tape};
 
-use self::rows::Rows;
+pub use self::reader::{BadRow, Piece, Reader};
+use self::rows::{Arrival, Rows};
 
 /// Arrays and objects in each other, at most. Rows are flat; the rest is ignored fields, and anything
 /// deeper is an attack on the parser's stack.
@@ -119,19 +121,25 @@ impl Decoder {
     /// A decoder of rows of `schema`, whose columns may be Utf8, Int32, Int64, Float64, Boolean, Date32 and
     /// timestamps of microseconds without a zone. Any other type is an error of class config.
     pub fn new(schema: SchemaRef) -> Result<Decoder> {
-        Decoder::with(schema, false)
+        Decoder::with(schema, Arrival::Given)
     }
 
     /// The same, but `received_at` is the time of arrival whatever the input says.
     pub fn stamping_arrival(schema: SchemaRef) -> Result<Decoder> {
-        Decoder::with(schema, true)
+        Decoder::with(schema, Arrival::Stamped)
     }
 
-    fn with(schema: SchemaRef, stamp_arrival: bool) -> Result<Decoder> {
+    /// The same, but `received_at` is the time of arrival where the input does not say: for rows that were
+    /// taken before.
+    pub fn filling_arrival(schema: SchemaRef) -> Result<Decoder> {
+        Decoder::with(schema, Arrival::Filled)
+    }
+
+    fn with(schema: SchemaRef, arrival: Arrival) -> Result<Decoder> {
         Ok(Decoder {
             records: None,
             max_rows: usize::MAX,
-            rows: Rows::new(schema, stamp_arrival)?,
+            rows: Rows::new(schema, arrival)?,
             parser: Parser::default(),
         })
     }

@@ -26,13 +26,26 @@ struct Guess {
     column: Option<usize>,
 }
 
+/// What becomes of the column `received_at`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It is a column like any other.
+    Given,
+    /// It takes the time of arrival; no input can set it.
+    Stamped,
+    /// It takes the time of arrival where the input does not say.
+    Filled,
+}
+
 /// The rows decoded since the last [`Rows::finish`].
 pub(super) struct Rows {
     schema: SchemaRef,
     columns: Vec<Column>,
     by_name: HashMap<String, usize>,
-    /// The column that takes the time of arrival, which no input can set.
+    /// The column that takes the time of arrival.
     arrival: Option<usize>,
+    /// Whether it takes that only where the input does not say.
+    fills: bool,
     guesses: Vec<Guess>,
     /// The row being checked; one cell per column.
     cells: Vec<Cell>,
@@ -41,20 +54,21 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub fn new(schema: SchemaRef, stamp_arrival: bool) -> Result<Rows> {
+    pub fn new(schema: SchemaRef, arrival: Arrival) -> Result<Rows> {
         let columns = schema
             .fields()
             .iter()
             .map(|field| Column::new(field))
             .collect::<Result<Vec<_>>>()?;
+        let fills = arrival == Arrival::Filled;
         let arrival = match columns.iter().position(|c| c.name == RECEIVED_AT) {
-            Some(at) if stamp_arrival => Some(at),
+            Some(at) if arrival != Arrival::Given => Some(at),
             _ => None,
         };
         let by_name = columns
             .iter()
             .enumerate()
-            .filter(|(at, _)| Some(*at) != arrival)
+            .filter(|(at, _)| fills || Some(*at) != arrival)
             .map(|(at, column)| (column.name.clone(), at))
             .collect();
         Ok(Rows {
@@ -63,6 +77,7 @@ impl Rows {
             columns,
             by_name,
             arrival,
+            fills,
             guesses: Vec::new(),
             appended: 0,
             bytes: 0,
@@ -94,7 +109,7 @@ impl Rows {
             }
             key = value + nodes(&tape[value]);
         }
-        self.check()?;
+        self.end(arrived)?;
         self.append(|node| text(tape, node as usize));
         Ok(())
     }
@@ -112,7 +127,7 @@ impl Rows {
                 self.set(column, cell)?;
             }
         }
-        self.check()?;
+        self.end(arrived)?;
         self.append(|at| &pairs[at as usize].1);
         Ok(())
     }
@@ -128,9 +143,18 @@ impl Rows {
 
     fn begin(&mut self, arrived: Timestamp) {
         self.cells.fill(Cell::Missing);
-        if let Some(column) = self.arrival {
+        if let Some(column) = self.arrival.filter(|_| !self.fills) {
             self.cells[column] = Cell::Int(arrived.0);
         }
+    }
+
+    fn end(&mut self, arrived: Timestamp) -> Result<(), RowError> {
+        if let Some(column) = self.arrival.filter(|_| self.fills)
+            && matches!(self.cells[column], Cell::Missing)
+        {
+            self.cells[column] = Cell::Int(arrived.0);
+        }
+        self.check()
     }
 
     fn set(&mut self, column: usize, cell: Cell) -> Result<(), RowError> {

@@ -1,10 +1,9 @@
-//! Tests of the log: what it promises (`promises`), what it does about damage (`damage`), what it does when
-//! the disk fails (`faults`), and how fast it is (`throughput`).
+//! Tests of the log: what it promises (`promises`), what it does about damage (`damage`), and what it does when
+//! the disk fails (`faults`). How fast it is: `benches/log.rs`.
 
 mod damage;
 mod faults;
 mod promises;
-mod throughput;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -22,6 +22,7 @@ use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 
 use super::super::disk::{cannot, sync_dir};
+use super::upload::Upload;
 
 /// A file takes no more row groups than this. Every checkpoint with rows makes one; a footer takes some 100
 /// bytes per column and row group, and it stands in every checkpoint while the file is open.
@@ -39,6 +40,9 @@ pub(super) struct Finished {
     pub key: String,
     /// Its length.
     pub bytes: u64,
+    /// The upload of its first part to S3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
 }
 
 /// A file that goes on growing after the checkpoint.
@@ -52,6 +56,9 @@ pub(super) struct Promised {
     pub bytes: u64,
     /// The footer that makes those bytes a whole file: zstd, then base64.
     pub footer: String,
+    /// The upload of its first part to S3, all of it before `bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
 }
 
 /// How files are written: the same for every file of a sink.
@@ -203,6 +210,7 @@ impl OpenFile {
             key: self.key.clone(),
             bytes: self.writer.bytes_written() as u64,
             footer: base64::encode(footer),
+            upload: None,
         };
         self.promised = Some(promised.clone());
         let file = self
@@ -224,7 +232,13 @@ impl OpenFile {
         } = self;
         let mut file = writer.into_inner().map_err(|e| cannot("write", &path, e))?;
         let bytes = file.stream_position().map_err(|e| cannot("write", &path, e))?;
-        Ok((Finished { staged, key, bytes }, file))
+        let finished = Finished {
+            staged,
+            key,
+            bytes,
+            upload: None,
+        };
+        Ok((finished, file))
     }
 }
 
@@ -236,6 +250,7 @@ pub(super) fn complete(staging: &Path, promised: &Promised) -> Result<Finished> 
         staged: promised.staged.clone(),
         key: promised.key.clone(),
         bytes,
+        upload: promised.upload.clone(),
     };
     let footer = footer(promised)?;
     let bytes = promised.bytes + footer.len() as u64;

@@ -6,12 +6,14 @@
 //!
 //! A checkpoint does not close files. It fsyncs them and keeps, for each, how long it is and the footer that
 //! would make it whole ([`file`]). Recovery publishes exactly that much of every file and deletes the rest,
-//! which the sources replay ([`fallback`]: also when that checkpoint is not the last one). Every checkpoint with rows ends a row group, so at low traffic row groups are small:
-//! a longer `[checkpoint] interval` makes them larger.
+//! which the sources replay ([`fallback`]: also when that checkpoint is not the last one). Every checkpoint with rows
+//! ends a row group, so at low traffic row groups are small: a longer `[checkpoint] interval` makes them larger.
+//!
+//! In S3 a large file is a multipart upload that begins while the file is open and spans checkpoints ([`upload`]).
 //!
 //! How it fails: an error of the disk under the staged files stops the pipeline (configuration), as nothing
-//! can be promised without it; a full disk starts it again until there is space. An error of publishing (S3 away) is tried again, while new rows go on into staged
-//! files.
+//! can be promised without it; a full disk starts it again until there is space. An error of publishing (S3 away) is
+//! tried again; until it succeeds no checkpoint ends, and what comes in waits in the log.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -34,16 +36,19 @@ use serde::{Deserialize, Serialize};
 use self::file::{FileFormat, Finished, OpenFile, Promised};
 use self::partition::Partitioner;
 use self::store::{Location, Published, Store};
+use self::upload::Uploads;
 use super::disk::{cannot, create_dirs, remove_files};
 use super::{new_series, promise, promised};
 use crate::aws::AwsOptions;
 
 mod fallback;
 mod file;
+mod object;
 mod partition;
 mod store;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 /// Files open at once, one per directory. Rows that arrive for more directories than this close the file
 /// that was least recently written. With [`ROW_GROUP_BYTES`] it bounds the memory of the sink to 1 GiB.
@@ -203,6 +208,7 @@ impl SinkConnector for ParquetConnector {
             open: BTreeMap::new(),
             finished: Vec::new(),
             unsynced: Vec::new(),
+            uploads: Uploads::default(),
             cx,
         }))
     }
@@ -237,12 +243,14 @@ struct ParquetSink {
     finished: Vec<Finished>,
     /// Whole but not yet fsynced.
     unsynced: Vec<File>,
+    /// Those of open files to S3.
+    uploads: Uploads,
 }
 
 #[async_trait]
 impl Sink for ParquetSink {
     async fn write(&mut self, rows: RecordBatch) -> Result<()> {
-        self.begin()?;
+        self.begin().await?;
         for (directory, rows) in self.partitioner.split(rows)? {
             self.write_to(directory, &rows)?;
         }
@@ -250,7 +258,7 @@ impl Sink for ParquetSink {
     }
 
     async fn prepare(&mut self, barrier: Barrier) -> Result<Committable> {
-        let series = self.begin()?;
+        let series = self.begin().await?;
         let due = |file: &OpenFile| barrier.last || file.age() >= self.roll.interval.0;
         let due: Vec<String> = self
             .open
@@ -265,7 +273,8 @@ impl Sink for ParquetSink {
         let mut open = Vec::with_capacity(self.open.len());
         for file in self.open.values_mut() {
             let (promised, written) = file.promise(&self.format)?;
-            open.push(promised);
+            let upload = self.uploads.of(&promised.staged);
+            open.push(Promised { upload, ..promised });
             unsynced.extend(written);
         }
         if !unsynced.is_empty() {
@@ -276,7 +285,7 @@ impl Sink for ParquetSink {
         promise(&Promise {
             path: self.lake.path.clone(),
             series,
-            finished: self.finished.clone(),
+            finished: self.finished.iter().map(|f| self.uploads.newest(f)).collect(),
             open,
         })
     }
@@ -290,11 +299,15 @@ impl Sink for ParquetSink {
         }
         if !promise.finished.is_empty() {
             fallback::note(&self.cx.data_dir, epoch)?;
+            self.uploads.settle().await;
         }
         for file in &promise.finished {
-            self.lake.publish(file, &self.cx).await?;
-            self.finished.retain(|f| f != file);
+            self.lake.publish(&self.uploads.newest(file), &self.cx).await?;
+            self.uploads.forget(&file.staged);
+            self.finished.retain(|f| f.staged != file.staged);
         }
+        self.uploads
+            .feed(&self.lake.store, &self.lake.staging, &promise.open);
         Ok(())
     }
 }
@@ -347,7 +360,17 @@ impl Lake {
             let whole = file::complete(&self.staging, open)?;
             self.publish(&whole, cx).await?;
         }
-        remove_files(&self.staging, prefix, |_| true)
+        remove_files(&self.staging, prefix, |_| true)?;
+        self.end_uploads(prefix, cx).await
+    }
+
+    /// Ends the uploads to files of ours, none of which is of use any more; `prefix` is of their staged names.
+    async fn end_uploads(&self, prefix: &str, cx: &SinkContext) -> Result<()> {
+        // Staged names are hidden.
+        let ours = |name: &str| name.starts_with(&prefix[1..]);
+        let ended = self.store.end_uploads(&ours).await?;
+        cx.counters.add("uploads_ended", ended as u64);
+        Ok(())
     }
 }
 
@@ -431,21 +454,21 @@ impl ParquetSink {
             old.recover(epoch, &promise, &prefix, &self.cx).await?;
         }
         self.follow(epoch);
-        self.enter(promise.series)
+        self.enter(promise.series).await
     }
 
     /// The series of this sink. Without a recovery before the first rows there was no checkpoint, so this is
     /// where a new series begins.
-    fn begin(&mut self) -> Result<String> {
+    async fn begin(&mut self) -> Result<String> {
         if self.series.is_none() {
-            self.enter(new_series())?;
+            self.enter(new_series()).await?;
         }
         Ok(self.series.clone().unwrap_or_default())
     }
 
     /// Works in `series` from here on. Where the last run was in another, it died before its first checkpoint,
     /// and what it staged was promised to nobody.
-    fn enter(&mut self, series: String) -> Result<()> {
+    async fn enter(&mut self, series: String) -> Result<()> {
         let record = self.cx.data_dir.join("series");
         let before = match fs::read_to_string(&record) {
             Ok(before) => before,
@@ -454,7 +477,9 @@ impl ParquetSink {
         };
         if before != series {
             if !before.is_empty() {
-                remove_files(&self.lake.staging, &self.staged_names(&before), |_| true)?;
+                let prefix = self.staged_names(&before);
+                remove_files(&self.lake.staging, &prefix, |_| true)?;
+                self.lake.end_uploads(&prefix, &self.cx).await?;
             }
             create_dirs(&self.cx.data_dir)?;
             fs::write(&record, &series).map_err(|e| cannot("write", &record, e))?;

@@ -2,34 +2,21 @@
 //!
 //! Both take a file that is whole and fsynced under its staged name. On a local disk, staging is a hidden directory of
 //! the lake itself, so that publishing is one atomic rename. For S3 it is a directory of the data directory, and publishing
-//! is one upload, of the same bytes under the same key however often it is repeated. That keeps crash recovery
-//! the same for both; the price is local disk for the files being written, about `roll.size` per partition.
+//! makes an object of the same bytes under the same key however often it is repeated (`object.rs`); most of a large file
+//! has been sent before it is closed (`upload.rs`). That keeps crash recovery the same for both; the price is local disk
+//! for the files being written, about `roll.size` per partition.
 
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use aws_sdk_s3::Client;
-use aws_sdk_s3::primitives::{ByteStream, Length};
-use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
-use futures::{StreamExt, TryStreamExt};
 use millstream_engine::{Error, Result};
 
 use super::super::disk::{create_dirs, sync_dir};
 use super::file::{Finished, Promised};
+use super::object::Object;
 use crate::aws;
-
-/// Up to here one request is simpler than several; a failed upload repeats at most this much.
-const SINGLE_PUT_BYTES: u64 = 32 << 20;
-
-/// S3 allows 10,000 parts: this makes files up to 160 GB, far beyond any sensible `roll.size`.
-const PART_BYTES: u64 = 16 << 20;
-
-/// Parts of one file uploaded at a time: hides the latency of a request, and reads 4 parts at most from disk.
-const PARTS_AT_A_TIME: usize = 4;
-
-/// What readers are told the objects are.
-const CONTENT_TYPE: &str = "application/vnd.apache.parquet";
 
 /// Where `path` points.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,57 +118,116 @@ impl Store {
                 let done = tokio::task::spawn_blocking(move || rename(&staged, &to));
                 done.await.map_err(|e| Error::bug(format!("rename task: {e}")))?
             }
-            Store::S3 {
-                client,
-                bucket,
-                prefix,
-            } => {
-                let to = Object {
-                    client,
-                    bucket,
-                    key: format!("{prefix}{}", file.key),
-                };
-                if !tokio::fs::try_exists(&staged)
-                    .await
-                    .map_err(|e| disk("read", &staged, e))?
-                {
-                    return to.exists(file.bytes).await;
+            Store::S3 { .. } => {
+                let to = self.object(&file.key).ok_or_else(not_s3)?;
+                let there = tokio::fs::try_exists(&staged).await;
+                if !there.map_err(|e| disk("read", &staged, e))? {
+                    return to.published(file.bytes).await;
                 }
-                to.upload(&staged, file.bytes).await?;
+                let done = to.write(&staged, file.bytes, file.upload.as_ref()).await?;
                 tokio::fs::remove_file(&staged)
                     .await
                     .map_err(|e| disk("remove", &staged, e))?;
-                Ok(Published::Now)
+                Ok(done)
             }
+        }
+    }
+
+    /// The object of a key; none on a local disk.
+    pub fn object(&self, key: &str) -> Option<Object> {
+        let Store::S3 {
+            client,
+            bucket,
+            prefix,
+        } = self
+        else {
+            return None;
+        };
+        Some(Object {
+            client: client.as_ref().clone(),
+            bucket: bucket.clone(),
+            key: format!("{prefix}{key}"),
+        })
+    }
+
+    /// Ends the uploads to files whose names are `unwanted`; how many. Where they may not be listed, they stay.
+    pub async fn end_uploads(&self, unwanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<usize> {
+        let Store::S3 {
+            client,
+            bucket,
+            prefix,
+        } = self
+        else {
+            return Ok(0);
+        };
+        let list = client.list_multipart_uploads().bucket(bucket).prefix(prefix);
+        let (mut ended, mut after) = (0, (None, None));
+        loop {
+            let page = list.clone().set_key_marker(after.0).set_upload_id_marker(after.1);
+            let page = match page.send().await {
+                Ok(page) => page,
+                Err(e) => {
+                    return unlisted(aws::classify(
+                        e,
+                        format!("listing uploads to s3://{bucket}/{prefix}"),
+                    ));
+                }
+            };
+            let uploads = page.uploads().iter();
+            for (key, id) in uploads.filter_map(|upload| upload.key().zip(upload.upload_id())) {
+                if let Some(key) = key.strip_prefix(prefix.as_str())
+                    && unwanted(name_of(key))
+                    && let Some(object) = self.object(key)
+                {
+                    object.abort(id).await;
+                    ended += 1;
+                }
+            }
+            if page.is_truncated() != Some(true) {
+                return Ok(ended);
+            }
+            after = (page.next_key_marker, page.next_upload_id_marker);
         }
     }
 }
 
+/// Leftover uploads cost space, not correctness: only what may pass by itself is tried again.
+fn unlisted(error: Error) -> Result<usize> {
+    if matches!(error, Error::Retry { .. }) {
+        return Err(error);
+    }
+    tracing::warn!(%error, "unfinished uploads of an earlier run may stay behind; a lifecycle rule of the bucket ends them");
+    Ok(0)
+}
+
+/// The last level of a key.
+fn name_of(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or_default()
+}
+
+fn not_s3() -> Error {
+    Error::bug("a lake in S3 has no objects")
+}
+
 impl Store {
-    /// Brings a file that was open at a checkpoint, and was published since, back to where it grew; nothing if it
-    /// is there.
+    /// Brings a file that was open at a checkpoint, and was published since, back to where it grew. It is out of the
+    /// lake then.
     pub async fn fetch_back(&self, staging: &Path, file: &Promised) -> Result<()> {
         let staged = staging.join(&file.staged);
         let there = tokio::fs::try_exists(&staged).await;
-        if there.map_err(|e| disk("read", &staged, e))? {
-            return Ok(());
-        }
+        let there = there.map_err(|e| disk("read", &staged, e))?;
         match self {
-            Store::Local(root) => match fs::rename(root.join(&file.key), &staged) {
+            Store::Local(root) if !there => match fs::rename(root.join(&file.key), &staged) {
                 Err(e) if e.kind() != ErrorKind::NotFound => Err(disk("fetch", &staged, e)),
                 _ => Ok(()),
             },
-            Store::S3 {
-                client,
-                bucket,
-                prefix,
-            } => {
-                let from = Object {
-                    client,
-                    bucket,
-                    key: format!("{prefix}{}", file.key),
-                };
-                from.download(&staged).await
+            Store::Local(_) => Ok(()),
+            Store::S3 { .. } => {
+                let from = self.object(&file.key).ok_or_else(not_s3)?;
+                if !there {
+                    from.download(&staged).await?;
+                }
+                from.remove().await
             }
         }
     }
@@ -202,7 +248,7 @@ impl Store {
                     let page =
                         page.map_err(|e| aws::classify(e, format!("listing s3://{bucket}/{prefix}")))?;
                     let keys = page.contents().iter().filter_map(|object| object.key());
-                    for key in keys.filter(|key| unwanted(key.rsplit('/').next().unwrap_or_default())) {
+                    for key in keys.filter(|key| unwanted(name_of(key))) {
                         let gone = client.delete_object().bucket(bucket).key(key).send().await;
                         gone.map_err(|e| aws::classify(e, format!("removing s3://{bucket}/{key}")))?;
                         removed += 1;
@@ -253,7 +299,7 @@ fn rename(staged: &Path, to: &Path) -> Result<Published> {
 }
 
 /// Publishing can be repeated, so what may pass by itself is tried again.
-fn disk(do_what: &str, path: &Path, e: io::Error) -> Error {
+pub(super) fn disk(do_what: &str, path: &Path, e: io::Error) -> Error {
     let message = format!("cannot {do_what} {}: {e}", path.display());
     match e.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::IsADirectory => {
@@ -261,177 +307,6 @@ fn disk(do_what: &str, path: &Path, e: io::Error) -> Error {
         }
         _ => Error::retry(message),
     }
-}
-
-/// One object of the lake.
-struct Object<'a> {
-    client: &'a Client,
-    bucket: &'a str,
-    key: String,
-}
-
-impl Object<'_> {
-    async fn exists(&self, bytes: u64) -> Result<Published> {
-        match self
-            .client
-            .head_object()
-            .bucket(self.bucket)
-            .key(&self.key)
-            .send()
-            .await
-        {
-            Ok(head) if head.content_length() == Some(bytes as i64) => Ok(Published::Before),
-            Ok(head) => Err(Error::data(format!(
-                "{self} has {} bytes, but the checkpoint published {bytes}: somebody else wrote it; move it away",
-                head.content_length().unwrap_or_default()
-            ))),
-            Err(e) if e.as_service_error().is_some_and(|e| e.is_not_found()) => Ok(Published::Gone),
-            Err(e) => Err(aws::classify(e, format!("reading {self}"))),
-        }
-    }
-
-    /// Nothing if the object does not exist.
-    async fn download(&self, to: &Path) -> Result<()> {
-        let got = self
-            .client
-            .get_object()
-            .bucket(self.bucket)
-            .key(&self.key)
-            .send()
-            .await;
-        let mut body = match got {
-            Ok(got) => got.body.into_async_read(),
-            Err(e) if e.as_service_error().is_some_and(|e| e.is_no_such_key()) => return Ok(()),
-            Err(e) => return Err(aws::classify(e, format!("reading {self}"))),
-        };
-        // Under its name only once it is whole.
-        let part = to.with_extension("fetched");
-        let mut file = tokio::fs::File::create(&part)
-            .await
-            .map_err(|e| disk("create", &part, e))?;
-        tokio::io::copy(&mut body, &mut file)
-            .await
-            .map_err(|e| Error::retry(format!("reading {self}: {e}")))?;
-        file.sync_all().await.map_err(|e| disk("sync", &part, e))?;
-        tokio::fs::rename(&part, to)
-            .await
-            .map_err(|e| disk("rename", to, e))
-    }
-
-    async fn upload(&self, from: &Path, bytes: u64) -> Result<()> {
-        if bytes > SINGLE_PUT_BYTES {
-            return self.upload_parts(from, bytes).await;
-        }
-        let body = ByteStream::from_path(from)
-            .await
-            .map_err(|e| Error::retry(format!("reading {from:?}: {e}")))?;
-        let put = self
-            .client
-            .put_object()
-            .bucket(self.bucket)
-            .key(&self.key)
-            .content_type(CONTENT_TYPE);
-        let sent = put.body(body).send().await;
-        sent.map(drop)
-            .map_err(|e| aws::classify(e, format!("writing {self}")))
-    }
-
-    async fn upload_parts(&self, from: &Path, bytes: u64) -> Result<()> {
-        let create = self
-            .client
-            .create_multipart_upload()
-            .bucket(self.bucket)
-            .key(&self.key);
-        let created = create
-            .content_type(CONTENT_TYPE)
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
-            .send()
-            .await;
-        let created = created.map_err(|e| aws::classify(e, format!("starting to write {self}")))?;
-        let id = created
-            .upload_id()
-            .ok_or_else(|| Error::retry(format!("writing {self}: S3 answered without an upload id")))?;
-        let done = self.send_parts(from, bytes, id).await;
-        if done.is_err() {
-            // Parts of an upload that nobody completes cost money until a lifecycle rule ends it.
-            let abort = self
-                .client
-                .abort_multipart_upload()
-                .bucket(self.bucket)
-                .key(&self.key)
-                .upload_id(id);
-            if let Err(e) = abort.send().await {
-                tracing::warn!(object = %self, error = %e, "an unfinished upload stays behind");
-            }
-        }
-        done
-    }
-
-    async fn send_parts(&self, from: &Path, bytes: u64, id: &str) -> Result<()> {
-        let parts: Vec<CompletedPart> = futures::stream::iter(parts(bytes))
-            .map(|(number, start, length)| self.send_part(from, id, number, start, length))
-            .buffered(PARTS_AT_A_TIME)
-            .try_collect()
-            .await?;
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        let complete = self
-            .client
-            .complete_multipart_upload()
-            .bucket(self.bucket)
-            .key(&self.key)
-            .upload_id(id);
-        let done = complete.multipart_upload(parts).send().await;
-        done.map(drop)
-            .map_err(|e| aws::classify(e, format!("completing {self}")))
-    }
-
-    async fn send_part(
-        &self,
-        from: &Path,
-        id: &str,
-        number: i32,
-        start: u64,
-        length: u64,
-    ) -> Result<CompletedPart> {
-        let body = ByteStream::read_from()
-            .path(from)
-            .offset(start)
-            .length(Length::Exact(length))
-            .build()
-            .await;
-        let body = body.map_err(|e| Error::retry(format!("reading {from:?}: {e}")))?;
-        let part = self
-            .client
-            .upload_part()
-            .bucket(self.bucket)
-            .key(&self.key)
-            .upload_id(id)
-            .part_number(number);
-        let sent = part
-            .checksum_algorithm(ChecksumAlgorithm::Crc32)
-            .body(body)
-            .send()
-            .await;
-        let sent = sent.map_err(|e| aws::classify(e, format!("writing part {number} of {self}")))?;
-        Ok(CompletedPart::builder()
-            .part_number(number)
-            .set_e_tag(sent.e_tag)
-            .set_checksum_crc32(sent.checksum_crc32)
-            .build())
-    }
-}
-
-impl std::fmt::Display for Object<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "s3://{}/{}", self.bucket, self.key)
-    }
-}
-
-/// Number from 1, start and length of each part.
-fn parts(bytes: u64) -> impl Iterator<Item = (i32, u64, u64)> {
-    (1..)
-        .zip((0..bytes).step_by(PART_BYTES as usize))
-        .map(move |(number, start)| (number, start, PART_BYTES.min(bytes - start)))
 }
 
 #[cfg(test)]
@@ -460,19 +335,6 @@ mod tests {
                 (Err(got), Err(expect)) => assert!(got.to_string().contains(expect), "{got}"),
                 (got, _) => panic!("{typed}: {got:?}"),
             }
-        }
-    }
-
-    #[test]
-    fn parts_cover_the_file() {
-        for bytes in [1, PART_BYTES, PART_BYTES + 1, 5 * PART_BYTES - 1] {
-            let mut end = 0;
-            for (number, (n, start, length)) in (1..).zip(parts(bytes)) {
-                assert_eq!((n, start), (number, end));
-                assert!(length > 0);
-                end = start + length;
-            }
-            assert_eq!(end, bytes);
         }
     }
 }

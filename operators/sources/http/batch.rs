@@ -3,8 +3,10 @@
 //!
 //! A lane is one thread, so nothing here is locked. A request appends its rows and waits. The batch is
 //! written when the lane has run out of requests that are ready, and while it is on its way to disk the
-//! next one fills: under load the time of an fsync sets the size of batches by itself. If the log
-//! refuses a batch, its rows are dropped and every waiting client is told to come again.
+//! next one fills: under load the time of an fsync sets the size of batches by itself. Without an fsync
+//! to wait for (`ack = "memory"`) they stay as small as what comes at once; the source joins them again
+//! before they cost anything (`coalesce`). If the log refuses a batch, its rows are dropped and every
+//! waiting client is told to come again.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -65,7 +67,6 @@ struct Open {
     requests: u64,
     /// Whether a task is there to write the batch.
     attended: bool,
-    written: Instant,
 }
 
 impl LaneSource {
@@ -85,7 +86,6 @@ impl LaneSource {
                 waiting: Vec::new(),
                 requests: 0,
                 attended: false,
-                written: Instant::now(),
             }),
         })
     }
@@ -190,13 +190,7 @@ impl LaneSource {
 
     /// Lets the requests that are ready join, as long as there are any and `commit_linger` allows.
     async fn gather(&self) {
-        let options = &self.endpoint.options;
-        let deadline = Instant::now() + options.commit_linger.0;
-        if options.ack == Ack::Memory {
-            // Without an fsync to wait for, the linger alone keeps batches from being tiny.
-            let earliest = self.open.borrow().written + options.commit_linger.0;
-            tokio::time::sleep_until(earliest.min(deadline).into()).await;
-        }
+        let deadline = Instant::now() + self.endpoint.options.commit_linger.0;
         let mut seen = 0;
         while seen != self.open.borrow().requests && Instant::now() < deadline {
             seen = self.open.borrow().requests;
@@ -209,7 +203,6 @@ impl LaneSource {
         let mut open = self.open.borrow_mut();
         let in_flight = self.endpoint.begin_batch();
         let waiting = std::mem::take(&mut open.waiting);
-        open.written = Instant::now();
         // Both are taken whatever happens, so that one failing does not shift the rows of the next batch.
         let (rows, invalid) = (open.decoder.finish(), open.invalid.finish());
         let appended = match (rows, invalid) {

@@ -12,6 +12,7 @@
 mod answer;
 mod batch;
 mod body;
+mod coalesce;
 mod connection;
 mod endpoint;
 mod ingest;

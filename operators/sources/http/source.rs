@@ -12,6 +12,7 @@ use futures::stream::{self, BoxStream};
 use millstream_engine::source::{Offset, Offsets, PartitionId, Source, SourceBatch, SourceContext};
 use millstream_engine::{Error, Result};
 
+use super::coalesce;
 use super::endpoint::{Endpoint, LANE, partition_of};
 use super::ingest::Ingest;
 use super::options::{Ack, HttpOptions};
@@ -61,7 +62,7 @@ impl Source for HttpSource {
 
     fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {
         match self.frames(partition, from) {
-            Ok(frames) => frames.map(|frame| frame.map(batch)).boxed(),
+            Ok(frames) => coalesce::batches(frames),
             Err(e) => stream::once(async { Err(e) }).boxed(),
         }
     }
@@ -85,14 +86,6 @@ impl Source for HttpSource {
 impl Drop for HttpSource {
     fn drop(&mut self) {
         self.ingest.abandon(&self.endpoint);
-    }
-}
-
-fn batch(frame: Frame) -> SourceBatch {
-    SourceBatch {
-        rows: frame.rows,
-        invalid: frame.invalid,
-        offset: Offset((frame.seq + 1).to_string()),
     }
 }
 

@@ -70,13 +70,94 @@ SELECT ad_id FROM impressions «LIMIT» 5
 SELECT row_number() «OVER» (ORDER BY ad_id) FROM impressions
 -- says: a window function over "impressions" would never end
 
--- case: join without a window
-SELECT i.ad_id FROM impressions i JOIN «clicks» c ON i.ad_id = c.ad_id
--- says: streams without a window cannot be combined; add a [window.NAME] over "impressions" and one over "clicks"
-
 -- case: subquery without a window
 SELECT ad_id FROM impressions WHERE user_id IN (SELECT user_id FROM «impressions»)
--- says: streams without a window cannot be combined
+-- says: streams without a window cannot be combined in this way; two can be joined by JOIN, LEFT JOIN, RIGHT JOIN or FULL JOIN on an equality and a bound of time
+
+-- case: exists without a window
+SELECT ad_id FROM impressions i WHERE EXISTS (SELECT 1 FROM «clicks» c WHERE c.user_id = i.user_id
+  AND c.occurred_at BETWEEN i.occurred_at AND i.occurred_at + INTERVAL '1 hour')
+-- says: streams without a window cannot be combined in this way
+
+-- case: union of streams
+SELECT ad_id FROM impressions UNION ALL SELECT ad_id FROM «clicks»
+-- says: streams without a window cannot be combined in this way
+
+-- case: join without a bound
+SELECT i.ad_id FROM impressions i JOIN «clicks» c ON i.ad_id = c.ad_id
+-- says: "i" and "c" are joined without a bound of time, so their rows would be kept for ever; add to the condition AND c.occurred_at BETWEEN i.occurred_at AND i.occurred_at + INTERVAL '1 hour', or add a [window.NAME] over each
+
+-- case: join without aliases and without a bound
+SELECT impressions.ad_id FROM impressions JOIN «clicks» USING (ad_id)
+-- says: add to the condition AND clicks.occurred_at BETWEEN impressions.occurred_at AND impressions.occurred_at + INTERVAL '1 hour'
+
+-- case: join without an upper bound
+SELECT i.ad_id, c.user_id FROM impressions i
+  LEFT JOIN «clicks» c ON i.ad_id = c.ad_id AND c.occurred_at >= i.occurred_at
+-- says: nothing says how long after i.occurred_at a match may come, so rows of "i" would be kept for ever; add to the condition AND c.occurred_at <= i.occurred_at + INTERVAL '1 hour'
+
+-- case: join without a lower bound
+SELECT i.ad_id, c.user_id FROM impressions i
+  LEFT JOIN «clicks» c ON i.ad_id = c.ad_id AND c.occurred_at < i.occurred_at + INTERVAL '1 hour'
+-- says: nothing says how long before i.occurred_at a match may have come, so rows of "c" would be kept for ever; add to the condition AND c.occurred_at >= i.occurred_at, or AND c.occurred_at >= i.occurred_at - INTERVAL '1 hour'
+
+-- case: a bound under OR is none
+SELECT i.ad_id FROM impressions i JOIN «clicks» c ON i.ad_id = c.ad_id
+  AND (c.occurred_at BETWEEN i.occurred_at AND i.occurred_at + INTERVAL '1 hour' OR c.user_id = i.user_id)
+-- says: are joined without a bound of time
+
+-- case: a bound on another column is none
+SELECT i.ad_id FROM impressions i JOIN «clicks» c ON i.ad_id = c.ad_id AND c.user_id BETWEEN i.user_id AND i.user_id || 'z'
+-- says: are joined without a bound of time
+
+-- case: a bound on rounded time is none
+SELECT i.ad_id FROM impressions i JOIN «clicks» c ON i.ad_id = c.ad_id
+  AND date_trunc('hour', c.occurred_at) = date_trunc('hour', i.occurred_at)
+-- says: are joined without a bound of time
+
+-- case: join without a key
+SELECT i.ad_id, c.user_id FROM impressions i
+  JOIN «clicks» c ON c.occurred_at BETWEEN i.occurred_at AND i.occurred_at + INTERVAL '1 hour'
+-- says: "i" and "c" are joined without a key, so every row would meet every other; add an equality to the condition, such as AND i.ad_id = c.ad_id
+
+-- case: cross join without a window
+SELECT i.ad_id, c.user_id FROM impressions i, «clicks» c
+-- says: "i" and "c" are joined without a key
+
+-- case: a bound in months
+SELECT i.ad_id FROM impressions i JOIN «clicks» c ON i.ad_id = c.ad_id
+  AND c.occurred_at BETWEEN i.occurred_at AND i.occurred_at + INTERVAL '1 month'
+-- says: a bound of time in months or years has no fixed length; write it in days, hours, minutes or seconds
+
+-- case: bounds that leave nothing
+SELECT i.ad_id FROM impressions i JOIN «clicks» c ON i.ad_id = c.ad_id
+  AND c.occurred_at > i.occurred_at + INTERVAL '2 hours' AND c.occurred_at < i.occurred_at + INTERVAL '1 hour'
+-- says: no rows can match: c would have to come 7200s or more and 3600s or less after i
+
+-- case: event time left out of a subquery
+SELECT i.ad_id FROM impressions i JOIN (SELECT ad_id FROM «clicks») c ON i.ad_id = c.ad_id
+-- says: the rows of "c" come without their event time "occurred_at", so nothing bounds how long they are kept; select it in the subquery too
+
+-- case: three streams
+SELECT i.ad_id FROM impressions i JOIN clicks c ON i.ad_id = c.ad_id
+  AND c.occurred_at BETWEEN i.occurred_at AND i.occurred_at + INTERVAL '1 hour'
+  JOIN «clicks» d ON d.ad_id = c.ad_id AND d.occurred_at BETWEEN c.occurred_at AND c.occurred_at + INTERVAL '1 hour'
+-- says: a query joins two streams without windows, not more; join the first two in a [sql.NAME] of its own and join its result with the next
+
+-- case: an aggregate over a join of streams
+SELECT i.ad_id, «count»(*) FROM impressions i JOIN clicks c ON i.ad_id = c.ad_id
+  AND c.occurred_at BETWEEN i.occurred_at AND i.occurred_at + INTERVAL '1 hour' GROUP BY i.ad_id
+-- says: an aggregate over the join of "impressions" and "clicks" would never end, because the streams do not; join them in a [sql.NAME] of its own, add a [window.NAME] with that as its input, and select from the window
+
+-- case: an aggregate under a join of streams
+SELECT i.ad_id FROM impressions i JOIN (SELECT ad_id, «max»(occurred_at) AS last FROM clicks GROUP BY ad_id) c
+  ON i.ad_id = c.ad_id
+-- says: an aggregate over the join of
+
+-- case: order of a join of streams
+SELECT i.ad_id FROM impressions i JOIN clicks c ON i.ad_id = c.ad_id
+  AND c.occurred_at BETWEEN i.occurred_at AND i.occurred_at + INTERVAL '1 hour' «ORDER» BY 1
+-- says: ORDER BY over the join of "impressions" and "clicks" would never end
 
 -- case: window and stream
 SELECT count(*) FROM impressions_by_minute i JOIN «clicks» c ON i.ad_id = c.ad_id

@@ -22,6 +22,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// A running `millstream run`, in a directory of its own. Killed when dropped.
 pub struct Millstream {
     child: Child,
+    dir: PathBuf,
     pub ingest: String,
     pub admin: String,
     out: Arc<Mutex<Vec<String>>>,
@@ -57,6 +58,7 @@ impl Millstream {
         let (ingest, admin) = (address("ingest"), address("console"));
         let it = Millstream {
             child,
+            dir: launch.dir.into(),
             ingest,
             admin,
             out,
@@ -107,7 +109,11 @@ impl Millstream {
     pub fn wait_for(&self, what: &str, mut ready: impl FnMut() -> bool) {
         let started = Instant::now();
         while !ready() {
-            assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+            assert!(
+                started.elapsed() < PATIENCE,
+                "waited in vain for {what}; it logged:\n{}",
+                log(&self.dir)
+            );
             pause(Duration::from_millis(50));
         }
     }

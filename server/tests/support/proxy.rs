@@ -27,6 +27,8 @@ pub enum Fate {
     Unanswered,
     /// It gets its answer late.
     Slow,
+    /// It gets no answer, and its connection stays open, for longer than anybody waits.
+    Silent,
 }
 
 /// Everything that can go wrong, and enough that does not.
@@ -41,10 +43,39 @@ pub const ANY: &[Fate] = &[
     Fate::Good,
 ];
 
+/// As [`ANY`], and now and then a request that is forgotten. Each of those costs the client its timeout.
+pub const ANY_AND_SILENCE: &[Fate] = &[
+    Fate::Busy,
+    Fate::Broken,
+    Fate::Lost,
+    Fate::Unanswered,
+    Fate::Slow,
+    Fate::Good,
+    Fate::Good,
+    Fate::Silent,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+    Fate::Good,
+];
+
 /// A running proxy; its thread ends with the test process.
 pub struct Proxy {
     pub url: String,
     spoilt: Arc<AtomicU64>,
+    silent: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -52,22 +83,29 @@ impl Proxy {
     pub fn start(target: &str, fates: &'static [Fate]) -> Proxy {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let url = format!("http://{}", socket.local_addr().expect("an address"));
-        let spoilt = Arc::new(AtomicU64::new(0));
+        let (spoilt, silent) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let (target, count) = (target.trim_start_matches("http://").to_string(), spoilt.clone());
+        let forgotten = silent.clone();
         std::thread::spawn(move || {
             for (number, client) in socket.incoming().flatten().enumerate() {
                 let (target, count) = (target.clone(), count.clone());
                 // A connection that breaks is what this is for.
                 let fate = fates[number % fates.len()];
+                forgotten.fetch_add(u64::from(fate == Fate::Silent), SeqCst);
                 std::thread::spawn(move || drop(serve(client, &target, fate, &count)));
             }
         });
-        Proxy { url, spoilt }
+        Proxy { url, spoilt, silent }
     }
 
     /// Requests that did not go as they should.
     pub fn spoilt(&self) -> u64 {
         self.spoilt.load(SeqCst)
+    }
+
+    /// Requests that were never answered.
+    pub fn forgotten(&self) -> u64 {
+        self.silent.load(SeqCst)
     }
 }
 
@@ -89,6 +127,8 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
         }
         Fate::Lost => return Ok(()),
         Fate::Slow => pause(SLOW),
+        // Until the client closes it.
+        Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
         Fate::Unanswered | Fate::Good => {}
     }
     let mut server = TcpStream::connect(target)?;

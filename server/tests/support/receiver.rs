@@ -36,8 +36,10 @@ impl Receiver {
         let shared = taken.clone();
         std::thread::spawn(move || {
             for stream in socket.incoming().flatten() {
-                // A client that died in the middle of its request is nothing to talk about.
-                let _ = answer(stream, &shared, seed);
+                let taken = shared.clone();
+                // A thread each: a client may hold a connection open without using it. One that died in the
+                // middle of its request is nothing to talk about.
+                std::thread::spawn(move || answer(stream, &taken, seed));
             }
         });
         Receiver { url, taken }
