@@ -143,9 +143,19 @@ fn dedup_text(source: &SourceNode) -> Option<String> {
 }
 
 fn once_per(schema: &Schema, dedup: &Dedup) -> String {
+    let within = span(dedup.within);
+    format!("once per {} within {within}", key_text(schema, dedup))
+}
+
+/// What fits in a box.
+fn dedup_title(of: &DedupNode) -> String {
+    format!("{}, {}", key_text(&of.schema, &of.dedup), span(of.dedup.within))
+}
+
+fn key_text(schema: &Schema, dedup: &Dedup) -> String {
     let name = |column: &usize| schema.field(*column).name().as_str();
     let keys: Vec<&str> = dedup.key.iter().map(name).collect();
-    format!("once per {} within {}", keys.join(", "), span(dedup.within))
+    keys.join(", ")
 }
 
 fn window_lines(window: &WindowNode) -> Vec<String> {
@@ -282,8 +292,7 @@ impl<'p> Graph<'p> {
             graph.node("source", &source.name, source.kind.clone(), source_detail(source));
         }
         for dedup in &plan.dedups {
-            let title = once_per(&dedup.schema, &dedup.dedup);
-            graph.node("dedup", &dedup.name, title, dedup_detail(dedup));
+            graph.node("dedup", &dedup.name, dedup_title(dedup), dedup_detail(dedup));
             graph.edge(plan, &dedup.input, format!("dedup.{}", dedup.name));
         }
         for window in &plan.windows {

@@ -116,20 +116,27 @@ fn window(plan: &Plan, query: &SqlNode) -> Option<Value> {
     }))
 }
 
-/// The longest wait for rows out of order among the sources a query reads.
+/// How long after its time a result of a query comes: the longest wait for rows out of order among the sources
+/// it reads, and the bounds of the joins between.
 fn closes_after(plan: &Plan, query: &SqlNode) -> Duration {
     let inputs = query.plan.inputs().iter();
     let waits = inputs.map(|input| {
         let window = plan.windows.iter().find(|w| w.name == *input);
-        let stream = window.map_or(input, |w| &w.input);
-        let source = plan.sources.iter().find(|s| s.name == *stream);
-        let upstream = plan.queries.iter().find(|q| q.name == *stream);
-        match (source, upstream) {
-            (Some(source), _) => source.max_out_of_orderness,
-            // Queries stand after those they read, so this ends.
-            (None, Some(upstream)) => closes_after(plan, upstream),
-            (None, None) => Duration::ZERO,
-        }
+        behind(plan, window.map_or(input, |w| &w.input))
     });
     waits.max().unwrap_or_default()
+}
+
+/// How far a stream is behind. Streams stand after those they are made from, so this ends.
+fn behind(plan: &Plan, stream: &str) -> Duration {
+    if let Some(source) = plan.sources.iter().find(|s| s.name == stream) {
+        return source.max_out_of_orderness;
+    }
+    if let Some(dedup) = plan.dedups.iter().find(|d| d.name == stream) {
+        return behind(plan, &dedup.input);
+    }
+    let query = plan.queries.iter().find(|q| q.name == stream);
+    query.map_or(Duration::ZERO, |query| {
+        closes_after(plan, query) + query.plan.watermark_delay()
+    })
 }

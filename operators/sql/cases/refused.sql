@@ -132,7 +132,7 @@ SELECT i.ad_id FROM impressions i JOIN «clicks» c ON i.ad_id = c.ad_id
 -- case: bounds that leave nothing
 SELECT i.ad_id FROM impressions i JOIN «clicks» c ON i.ad_id = c.ad_id
   AND c.occurred_at > i.occurred_at + INTERVAL '2 hours' AND c.occurred_at < i.occurred_at + INTERVAL '1 hour'
--- says: no rows can match: c would have to come 7200s or more and 3600s or less after i
+-- says: no rows can match: c would have to come 2h or more and 1h or less after i
 
 -- case: event time left out of a subquery
 SELECT i.ad_id FROM impressions i JOIN (SELECT ad_id FROM «clicks») c ON i.ad_id = c.ad_id

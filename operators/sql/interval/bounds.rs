@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::Operator;
-use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::expressions::{BinaryExpr, CastExpr, Column, Literal};
 
 const DAY: i64 = 86_400_000_000;
@@ -47,16 +47,8 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// The bounds of a condition; `side_of` tells whose event time a column of it is.
-    pub fn of(condition: &Arc<dyn PhysicalExpr>, side_of: &dyn Fn(usize) -> Option<usize>) -> Found {
-        let mut found = Found::default();
-        for conjunct in split_conjunction(condition) {
-            found.conjunct(conjunct, side_of);
-        }
-        found
-    }
-
-    fn conjunct(&mut self, conjunct: &Arc<dyn PhysicalExpr>, side_of: &dyn Fn(usize) -> Option<usize>) {
+    /// Adds what one conjunct says; `side_of` tells whose event time a column of it is.
+    pub fn add(&mut self, conjunct: &Arc<dyn PhysicalExpr>, side_of: &dyn Fn(usize) -> Option<usize>) {
         let Some(compare) = conjunct.downcast_ref::<BinaryExpr>() else {
             return;
         };

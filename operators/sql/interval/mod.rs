@@ -81,6 +81,8 @@ pub(super) struct IntervalJoin {
     null_equal: bool,
     /// The condition beside the keys, bounds included.
     filter: Option<JoinFilter>,
+    /// What of it is no bound, for people.
+    residual: Vec<String>,
     bounds: Bounds,
     /// Left columns, then right columns.
     joined: SchemaRef,
@@ -185,16 +187,36 @@ impl IntervalJoin {
             signed(self.bounds.upper),
             left.steps.table,
         ));
-        if let Some(filter) = &self.filter {
-            lines.push(format!("Where: {}", filter.expression()));
+        if !self.residual.is_empty() {
+            lines.push(format!("Where: {}", self.residual.join(" AND ")));
         }
         lines
     }
 }
 
+/// A time for people: `-1h 30m`.
 fn signed(micros: i64) -> String {
-    let sign = if micros < 0 { "-" } else { "" };
-    format!("{sign}{:?}", Duration::from_micros(micros.unsigned_abs()))
+    const UNITS: [(u64, &str); 6] = [
+        (86_400_000_000, "d"),
+        (3_600_000_000, "h"),
+        (60_000_000, "m"),
+        (1_000_000, "s"),
+        (1_000, "ms"),
+        (1, "us"),
+    ];
+    let mut left = micros.unsigned_abs();
+    let mut parts = Vec::new();
+    for (length, unit) in UNITS.iter().filter(|_| micros != 0) {
+        if left >= *length {
+            parts.push(format!("{}{unit}", left / length));
+            left %= length;
+        }
+    }
+    match (micros, parts.join(" ")) {
+        (0, _) => "0s".to_owned(),
+        (..0, text) => format!("-{text}"),
+        (_, text) => text,
+    }
 }
 
 /// The steps of one stream, in each of its partitions; says which side the rows are of.

@@ -104,7 +104,7 @@ impl Join {
                 }));
                 if pairs.len() >= PAIRS {
                     made += self.make(side, rows, &pairs, matched, out)?;
-                    self.check_made(made)?;
+                    check_made(&self.query, made)?;
                     pairs.clear();
                 }
             }
@@ -166,37 +166,13 @@ impl Join {
         }
         self.kept[side].store(&rows.arrived(matched), &keep)?;
         let bytes = self.kept.iter().map(Kept::bytes).sum();
-        self.check_kept(bytes)
+        check_kept(&self.query, bytes)
     }
 
     fn alone(&self, side: usize, rows: RecordBatch, out: &mut Output) -> Result<()> {
         let result = self.plan.alone(side, rows);
         out.emit(result.map_err(|e| failed(&self.query, e))?);
         Ok(())
-    }
-
-    fn check_kept(&self, bytes: usize) -> Result<()> {
-        if bytes <= BUFFERED_BYTES {
-            return Ok(());
-        }
-        Err(Error::data(format!(
-            "query {:?} keeps more than {} MiB of rows that wait for their match; select fewer columns, filter \
-             before the join or make its time bound shorter",
-            self.query,
-            BUFFERED_BYTES >> 20
-        )))
-    }
-
-    fn check_made(&self, bytes: usize) -> Result<()> {
-        if bytes <= BUFFERED_BYTES {
-            return Ok(());
-        }
-        Err(Error::data(format!(
-            "query {:?} makes more than {} MiB of pairs from one batch of rows, because very many rows have one \
-             key; join on more columns or make the time bound shorter",
-            self.query,
-            BUFFERED_BYTES >> 20
-        )))
     }
 
     fn take_back(&mut self, part: &SnapshotPart) -> Result<()> {
@@ -377,6 +353,30 @@ fn passes(filter: &JoinFilter, sides: &[RecordBatch; 2]) -> PlanResult<BooleanAr
     let batch = RecordBatch::try_new_with_options(Arc::clone(filter.schema()), columns, &options)?;
     let passes = filter.expression().evaluate(&batch)?.into_array(rows)?;
     Ok(passes.as_boolean().clone())
+}
+
+/// Refuses to keep more rows than [`BUFFERED_BYTES`].
+pub(super) fn check_kept(query: &str, bytes: usize) -> Result<()> {
+    if bytes <= BUFFERED_BYTES {
+        return Ok(());
+    }
+    Err(Error::data(format!(
+        "query {query:?} keeps more than {} MiB of rows that wait for their match; select fewer columns, filter \
+         before the join or make its time bound shorter",
+        BUFFERED_BYTES >> 20
+    )))
+}
+
+/// Refuses to make more pairs at once than [`BUFFERED_BYTES`]: they are all in memory until they have left.
+pub(super) fn check_made(query: &str, bytes: usize) -> Result<()> {
+    if bytes <= BUFFERED_BYTES {
+        return Ok(());
+    }
+    Err(Error::data(format!(
+        "query {query:?} makes more than {} MiB of pairs from one batch of rows, because very many rows have one key; \
+         join on more columns or make the time bound shorter",
+        BUFFERED_BYTES >> 20
+    )))
 }
 
 /// Rows of slices, each given with a number that tells the slices apart, as one batch.

@@ -8,7 +8,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinSide, JoinType, NullEquality};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::expressions::Column;
 use datafusion::physical_plan::joins::HashJoinExec;
@@ -117,6 +117,7 @@ fn build(
         kind: *join.join_type(),
         null_equal: join.null_equality() == NullEquality::NullEqualsNull,
         filter: join.filter().cloned(),
+        residual: residual(join, times),
         bounds,
         joined: SchemaRef::clone(join.join_schema()),
         projection: join.projection.as_ref().map(|columns| columns.to_vec()),
@@ -141,17 +142,10 @@ fn keys(join: &HashJoinExec) -> Result<[Vec<Arc<dyn PhysicalExpr>>; 2], String> 
 }
 
 fn bounds(join: &HashJoinExec, names: &Names, times: [Option<usize>; 2]) -> Result<Bounds, String> {
-    let mut found = match join.filter() {
-        Some(filter) => Found::of(filter.expression(), &|column| {
-            let index = filter.column_indices().get(column)?;
-            match index.side {
-                JoinSide::Left => (times[0] == Some(index.index)).then_some(0),
-                JoinSide::Right => (times[1] == Some(index.index)).then_some(1),
-                JoinSide::None => None,
-            }
-        }),
-        None => Found::default(),
-    };
+    let mut found = Found::default();
+    for conjunct in conjuncts(join) {
+        found.add(conjunct, &|column| time_of(join, times, column));
+    }
     let column = |key: &Arc<dyn PhysicalExpr>| Some(key.downcast_ref::<Column>()?.index());
     if times.iter().all(Option::is_some)
         && join
@@ -169,6 +163,34 @@ fn bounds(join: &HashJoinExec, names: &Names, times: [Option<usize>; 2]) -> Resu
         (Some(_), None) => Err(names.no_upper()),
         (None, Some(_)) => Err(names.no_lower()),
     }
+}
+
+/// The parts of the condition beside the keys.
+fn conjuncts(join: &HashJoinExec) -> Vec<&Arc<dyn PhysicalExpr>> {
+    let filter = join.filter();
+    filter.map_or_else(Vec::new, |filter| split_conjunction(filter.expression()))
+}
+
+/// Whose event time a column of the condition is.
+fn time_of(join: &HashJoinExec, times: [Option<usize>; 2], column: usize) -> Option<usize> {
+    let index = join.filter()?.column_indices().get(column)?;
+    let side = match index.side {
+        JoinSide::Left => 0,
+        JoinSide::Right => 1,
+        JoinSide::None => return None,
+    };
+    (times[side] == Some(index.index)).then_some(side)
+}
+
+/// What of the condition is no bound.
+fn residual(join: &HashJoinExec, times: [Option<usize>; 2]) -> Vec<String> {
+    let is_bound = |conjunct: &&Arc<dyn PhysicalExpr>| {
+        let mut found = Found::default();
+        found.add(conjunct, &|column| time_of(join, times, column));
+        found != Found::default()
+    };
+    let rest = conjuncts(join).into_iter().filter(|c| !is_bound(c));
+    rest.map(ToString::to_string).collect()
 }
 
 /// The plan above the join, over a scan of what the join gives; the join goes to `joins`.
