@@ -15,7 +15,10 @@ use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Span;
 
 use super::accessors::{Accessor, accessor};
-use super::templates::{TEMPLATES, UNITS, WITH_UNIT};
+use super::templates::{RENAMED, TEMPLATES, UNITS, WITH_UNIT};
+
+/// Functions of DataFusion whose second argument is a format of `strftime`.
+const WITH_FORMAT: [&str; 4] = ["to_char", "date_format", "to_timestamp", "to_date"];
 
 /// What came up while rewriting.
 #[derive(Default)]
@@ -68,10 +71,20 @@ impl Rewritten {
         if let Some((with, accessor)) = accessor(&name, &arguments, span) {
             self.accessors.push(accessor);
             rename(function, with);
+            if let FunctionArguments::List(list) = &mut function.args {
+                list.args.clear();
+            }
+            return None;
+        }
+        if let Some((_, known_as)) = RENAMED.iter().find(|(other, _)| *other == name) {
+            rename(function, known_as);
             return None;
         }
         self.check_format(&name, &arguments, span);
         let takes = |(known, ..): &&(&str, usize, &str)| *known == name;
+        if function.filter.is_some() || function.over.is_some() {
+            return None;
+        }
         let known: Vec<_> = TEMPLATES.iter().chain(WITH_UNIT).filter(takes).collect();
         let Some((_, _, template)) = known.iter().find(|(_, count, _)| *count == arguments.len()) else {
             if let Some((_, count, _)) = known.first() {
@@ -98,12 +111,12 @@ impl Rewritten {
         }
     }
 
-    /// DataFusion's formats have percent signs; without one the format would come out as it is in every row.
+    /// Formats have percent signs here. A format of Java's would come out as it is in every row, or fit none.
     fn check_format(&mut self, name: &str, arguments: &[Expr], span: Span) {
         let format = arguments
             .get(1)
             .and_then(text)
-            .filter(|_| ["to_char", "date_format"].contains(&name));
+            .filter(|_| WITH_FORMAT.contains(&name));
         if let Some(format) = format.filter(|format| !format.contains('%')) {
             let message = format!(
                 "{name}() has no place for a time in the format {format:?}; write for example '%Y-%m-%d %H:%M:%S'"
@@ -125,16 +138,13 @@ fn plain_arguments(function: &Function) -> Option<Vec<Expr>> {
     list.args.iter().map(plain).collect()
 }
 
-/// Gives a call another name, in the same place, and no arguments.
+/// Gives a call another name, in the same place.
 fn rename(function: &mut Function, name: &str) {
     for ident in function.name.0.iter_mut() {
         if let datafusion::sql::sqlparser::ast::ObjectNamePart::Identifier(ident) = ident {
             name.clone_into(&mut ident.value);
             ident.quote_style = None;
         }
-    }
-    if let FunctionArguments::List(list) = &mut function.args {
-        list.args.clear();
     }
 }
 
@@ -190,5 +200,6 @@ pub(super) fn text(expr: &Expr) -> Option<&str> {
 #[cfg(test)]
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     let templates = TEMPLATES.iter().chain(WITH_UNIT).map(|(name, ..)| *name);
-    templates.chain(super::accessors::names())
+    let renamed = RENAMED.iter().map(|(name, _)| *name);
+    templates.chain(renamed).chain(super::accessors::names())
 }

@@ -1,10 +1,19 @@
 //! Functions that Flink or Kinesis Analytics have and DataFusion has under another name or in another form: each is
 //! the expression that stands for it, with `$1` for its first argument. They are put in where they are called.
 
+/// Functions that DataFusion has, with the same arguments, under another name.
+pub(super) const RENAMED: &[(&str, &str)] = &[
+    ("listagg", "string_agg"),
+    ("collect", "array_agg"),
+    ("approx_count_distinct", "approx_distinct"),
+    ("regexp", "regexp_like"),
+];
+
 /// Name, number of arguments, what stands for it.
 pub(super) const TEMPLATES: &[(&str, usize, &str)] = &[
     ("mod", 2, "($1 % $2)"),
     ("if", 3, "CASE WHEN $1 THEN $2 ELSE $3 END"),
+    ("e", 0, "exp(1.0)"),
     ("sign", 1, "signum($1)"),
     ("truncate", 1, "trunc($1)"),
     ("truncate", 2, "trunc($1, $2)"),
