@@ -114,6 +114,9 @@ pub struct RunArgs {
     /// Append every request and its outcome to this file, for `loadgen verify`
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
+    /// Write when each acked request was due and its latency, in microseconds, into this file
+    #[arg(long, value_name = "FILE")]
+    pub latencies: Option<PathBuf>,
     /// Report as JSON on stdout, or into FILE
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub json: Option<PathBuf>,
@@ -144,6 +147,11 @@ impl RunArgs {
         self.override_file(&mut config);
         config.check()?;
         self.check_json()?;
+        let users = self.rate.is_none() && !self.closed_loop;
+        ensure!(
+            self.latencies.is_none() || !users,
+            "--latencies needs --rate or --closed-loop: with users it is their pace that decides"
+        );
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Plan {
             config,
@@ -161,6 +169,7 @@ impl RunArgs {
             timeout: self.timeout.unwrap_or(Duration::from_secs(30)),
             retry: self.retry,
             ledger: self.ledger.clone(),
+            latencies: self.latencies.clone(),
             rows: self.rows,
         })
     }
@@ -251,6 +260,7 @@ mod tests {
         let cases = [
             ("loadgen --rate 0", "--rate"),
             ("loadgen --batch 0", "--batch"),
+            ("loadgen --latencies x", "--latencies"),
             ("loadgen --rate 5 --closed-loop", "--closed-loop"),
             ("loadgen --clickthrough 2", "ClickthroughProbability"),
             ("loadgen --duration soon", "--duration"),

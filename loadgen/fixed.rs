@@ -477,6 +477,9 @@ async fn read_replies(
         run.learned(request.ticket, &outcome);
         run.live.record(&outcome, request.rows);
         tally.record(&outcome, request.rows, answered - request.due);
+        if matches!(outcome, Outcome::Acked { .. }) {
+            run.took(request.due, answered - request.due);
+        }
         if outcome.is_backpressure() && run.plan.mode == Mode::ClosedLoop {
             exchange.pause.store(true, Relaxed);
         }

@@ -8,6 +8,7 @@ mod args;
 mod config;
 mod drive;
 mod fixed;
+mod latencies;
 mod ledger;
 mod reply;
 mod report;
@@ -79,6 +80,7 @@ async fn traffic(plan: Plan) -> anyhow::Result<Report> {
         Mode::Users => (drive::drive(run.clone()).await, 0),
         Mode::Rate(_) | Mode::ClosedLoop => fixed::drive(run.clone()).await?,
     };
+    run.close_files();
     run.end_progress();
     Ok(sum_up(&run, &tally, never_sent))
 }

@@ -14,6 +14,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::latencies::Latencies;
 use crate::ledger::{Ledger, Ticket};
 use crate::reply::Outcome;
 use crate::report::{Live, grouped};
@@ -66,6 +67,8 @@ pub struct Plan {
     pub retry: bool,
     /// Where outcomes are written down.
     pub ledger: Option<PathBuf>,
+    /// Where latencies are written down.
+    pub latencies: Option<PathBuf>,
     /// End after this many rows.
     pub rows: Option<u64>,
 }
@@ -126,6 +129,7 @@ pub struct Run {
     /// When it began.
     pub started: Instant,
     ledger: Option<Ledger>,
+    latencies: Option<Latencies>,
     claimed: AtomicU64,
     stop: watch::Sender<bool>,
     aborted: OnceLock<String>,
@@ -138,6 +142,7 @@ impl Run {
         Ok(Run {
             endpoint: Endpoint::parse(&plan.config.base_url)?,
             ledger: plan.ledger.as_deref().map(Ledger::open).transpose()?,
+            latencies: plan.latencies.as_deref().map(Latencies::create).transpose()?,
             live: Live::default(),
             started: Instant::now(),
             claimed: AtomicU64::new(0),
@@ -207,6 +212,20 @@ impl Run {
         if let (Some(ledger), Some(ticket)) = (&self.ledger, ticket)
             && let Err(error) = ledger.outcome(ticket, outcome)
         {
+            self.abort(&error);
+        }
+    }
+
+    /// Writes down how long an acked request took.
+    pub fn took(&self, due: Instant, latency: Duration) {
+        if let Some(Err(error)) = self.latencies.as_ref().map(|log| log.add(due, latency)) {
+            self.abort(&error);
+        }
+    }
+
+    /// Nothing more is written down.
+    pub fn close_files(&self) {
+        if let Some(Err(error)) = self.latencies.as_ref().map(Latencies::finish) {
             self.abort(&error);
         }
     }

@@ -1,13 +1,16 @@
 //! Checkpoints in S3.
 //!
 //! ```text
-//! <prefix>/<pipeline>/<epoch>-<crc>-<bytes>.state    the states; the name is their content's, so writers never meet
+//! <prefix>/<pipeline>/<epoch>-<crc>-<bytes>.state    what of the state is new; the name is its content's
 //! <prefix>/<pipeline>/<epoch>.manifest.json          the checkpoint exists once this object does
 //! ```
 //!
 //! The manifest is put last, with `If-None-Match: *`: S3 refuses it (412) when the epoch is taken, whoever took it,
-//! so that one writer owns an epoch and a stale process is fenced off. Needs a service that knows conditional puts.
-//! What is in flight when a process dies leaves a state object without a manifest; it goes with the epochs around it.
+//! so that one writer owns an epoch and a stale process is fenced off. One that was stopped for so long that its epoch's
+//! manifest has come and gone sees a newer one behind its own, and owns nothing. Needs a service that knows conditional
+//! puts. What is in flight when a process dies leaves a state object without a manifest; it goes with the epochs around it.
+
+use std::sync::{Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -15,27 +18,32 @@ use aws_sdk_s3::error::SdkError;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use bytes::Bytes;
+use millstream_engine::checkpoint::garbage::{Named, epochs, garbage, kept};
 use millstream_engine::checkpoint::manifest::Manifest;
+use millstream_engine::checkpoint::parts::{Earlier, decode};
 use millstream_engine::checkpoint::store::{
-    CheckpointStore, Restored, States, decode_manifest, decode_states, encode, encode_manifest, taken,
+    CheckpointStore, MANIFEST, Restored, STATE, States, decode_manifest, encode_manifest, taken,
 };
 use millstream_engine::message::Epoch;
 use millstream_engine::{Error, Result};
 
 use crate::aws::{self, AwsOptions};
 
-/// Checkpoints kept: the newest, and two to fall back to.
-const KEPT: usize = 3;
-const MANIFEST: &str = ".manifest.json";
-const STATE: &str = ".state";
-
 /// The checkpoints of one pipeline below a prefix.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct S3Store {
     client: Client,
     bucket: String,
     /// Ends with a slash.
     prefix: String,
+    known: Mutex<Known>,
+}
+
+/// What is there, as far as this process has seen it.
+#[derive(Debug, Default)]
+struct Known {
+    earlier: Earlier,
+    named: Named,
 }
 
 impl S3Store {
@@ -59,6 +67,7 @@ impl S3Store {
             client: aws::s3(&AwsOptions::default()).await?,
             bucket: bucket.into(),
             prefix,
+            known: Mutex::default(),
         })
     }
 
@@ -98,19 +107,28 @@ impl S3Store {
     }
 
     async fn read(&self, epoch: Epoch) -> Result<Restored> {
-        let key = self.manifest(epoch);
-        let manifest = decode_manifest(&self.get(&key).await?, &self.place(&key))?;
-        let key = self.state(&manifest);
-        let states = decode_states(&manifest, &self.get(&key).await?, &self.place(&key))?;
+        let manifest = self.read_manifest(epoch).await?;
+        let mut files = Vec::with_capacity(manifest.files.len());
+        for file in &manifest.files {
+            files.push(self.get(&self.key(&file.name)).await?);
+        }
+        let decoded = decode(&manifest, &files, &self.place(&self.prefix))?;
+        self.known().earlier = decoded.next;
         Ok(Restored {
             manifest,
-            states,
+            states: decoded.states,
             newest: epoch,
         })
     }
 
-    /// Everything there is: epochs and keys, in order.
-    async fn list(&self) -> Result<Vec<(Epoch, String)>> {
+    async fn read_manifest(&self, epoch: Epoch) -> Result<Manifest> {
+        let key = self.manifest(epoch);
+        let first_name = |epoch, crc, bytes| format!("{epoch:020}-{crc:08x}-{bytes}{STATE}");
+        decode_manifest(&self.get(&key).await?, &self.place(&key), first_name)
+    }
+
+    /// The names of everything there is.
+    async fn names(&self) -> Result<Vec<String>> {
         let list = self
             .client
             .list_objects_v2()
@@ -121,37 +139,31 @@ impl S3Store {
         while let Some(page) = pages.next().await {
             let page = page.map_err(|e| aws::classify(e, format!("listing {}", self.place(&self.prefix))))?;
             let keys = page.contents().iter().filter_map(|object| object.key());
-            all.extend(keys.filter_map(|key| {
-                let name = key.strip_prefix(&self.prefix)?;
-                let epoch = name.split(['.', '-']).next()?.parse().ok()?;
-                Some((Epoch(epoch), key.to_string()))
-            }));
+            all.extend(keys.filter_map(|key| Some(key.strip_prefix(&self.prefix)?.to_string())));
         }
-        all.sort();
         Ok(all)
     }
 
-    /// Deletes what is older than the kept checkpoints, manifests before the states they name. Leftovers cost space,
-    /// not correctness, so a failure is only logged.
-    async fn collect(&self) {
-        if let Err(error) = self.try_collect().await {
+    /// Deletes what no kept checkpoint needs. Leftovers cost space, not correctness, so a failure is only logged.
+    async fn collect(&self, names: &[String]) {
+        if let Err(error) = self.try_collect(names).await {
             tracing::warn!(%error, "cannot delete old checkpoints");
         }
     }
 
-    async fn try_collect(&self) -> Result<()> {
-        let all = self.list().await?;
-        let manifests = epochs(&all);
-        let Some(oldest) = manifests.len().checked_sub(KEPT).map(|old| manifests[old]) else {
-            return Ok(());
-        };
-        let (mut old, states): (Vec<_>, Vec<_>) = all
-            .into_iter()
-            .filter(|(epoch, _)| *epoch < oldest)
-            .map(|(_, key)| key)
-            .partition(|key| key.ends_with(MANIFEST));
-        old.extend(states);
-        for key in old {
+    async fn try_collect(&self, names: &[String]) -> Result<()> {
+        let epochs = epochs(names.iter().map(String::as_str));
+        let kept = kept(&epochs);
+        let unread = self.known().named.unread(kept);
+        for epoch in unread {
+            // One that cannot be read is warned about by recovery.
+            if let Ok(manifest) = self.read_manifest(epoch).await {
+                self.known().named.learn(&manifest);
+            }
+        }
+        let named = self.known().named.by(kept);
+        for name in garbage(names.iter().map(String::as_str), kept, named.as_ref()) {
+            let key = self.key(name);
             let delete = self.client.delete_object().bucket(&self.bucket).key(&key).send();
             delete
                 .await
@@ -160,13 +172,16 @@ impl S3Store {
         Ok(())
     }
 
-    fn manifest(&self, epoch: Epoch) -> String {
-        format!("{}{:020}{MANIFEST}", self.prefix, epoch.0)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().expect("nothing panics while it holds this")
     }
 
-    fn state(&self, of: &Manifest) -> String {
-        let (epoch, crc, bytes) = (of.epoch.0, of.state_crc, of.state_bytes);
-        format!("{}{epoch:020}-{crc:08x}-{bytes}{STATE}", self.prefix)
+    fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn manifest(&self, epoch: Epoch) -> String {
+        self.key(&format!("{:020}{MANIFEST}", epoch.0))
     }
 
     fn place(&self, key: &str) -> String {
@@ -177,24 +192,37 @@ impl S3Store {
 #[async_trait]
 impl CheckpointStore for S3Store {
     async fn save(&self, mut manifest: Manifest, states: States) -> Result<Manifest> {
-        let bytes = encode(&mut manifest, states)?;
+        let encoded = self.known().earlier.encode(&mut manifest, states)?;
         let text = encode_manifest(&manifest)?;
-        let key = self.state(&manifest);
-        let put = self.client.put_object().bucket(&self.bucket).key(&key);
-        let put = put.body(ByteStream::from(bytes)).send().await;
-        put.map_err(|e| aws::classify(e, format!("writing {}", self.place(&key))))?;
+        if let Some((file, bytes)) = encoded.file {
+            let key = self.key(&file.name);
+            let put = self.client.put_object().bucket(&self.bucket).key(&key);
+            let timeout = aws::upload_timeout(file.bytes);
+            let put = put
+                .body(ByteStream::from(bytes))
+                .customize()
+                .config_override(timeout);
+            put.send()
+                .await
+                .map_err(|e| aws::classify(e, format!("writing {}", self.place(&key))))?;
+        }
         let key = self.manifest(manifest.epoch);
-        if self.create(&key, &text).await? {
-            self.collect().await;
-        } else if self.get(&key).await? != text {
+        if !self.create(&key, &text).await? && self.get(&key).await? != text {
             // Not ours from an earlier try whose answer was lost.
             return Err(taken(self.place(&key)));
         }
+        let names = self.names().await?;
+        if epochs(names.iter().map(String::as_str)).last() > Some(&manifest.epoch) {
+            return Err(taken(self.place(&key)));
+        }
+        self.known().earlier = encoded.next;
+        self.known().named.learn(&manifest);
+        self.collect(&names).await;
         Ok(manifest)
     }
 
     async fn latest(&self) -> Result<Option<Restored>> {
-        let epochs = epochs(&self.list().await?);
+        let epochs = epochs(self.names().await?.iter().map(String::as_str));
         let Some(&newest) = epochs.last() else {
             return Ok(None);
         };
@@ -210,12 +238,6 @@ impl CheckpointStore for S3Store {
             self.place(&self.prefix)
         )))
     }
-}
-
-/// The epochs that have a manifest, in order.
-fn epochs(all: &[(Epoch, String)]) -> Vec<Epoch> {
-    let manifests = all.iter().filter(|(_, key)| key.ends_with(MANIFEST));
-    manifests.map(|(epoch, _)| *epoch).collect()
 }
 
 fn status<E>(e: &SdkError<E, aws_smithy_runtime_api::client::orchestrator::HttpResponse>) -> Option<u16> {

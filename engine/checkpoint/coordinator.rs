@@ -249,8 +249,7 @@ impl Collected {
             nodes: BTreeMap::new(),
             sources,
             state: Vec::new(),
-            state_bytes: 0,
-            state_crc: 0,
+            files: Vec::new(),
             sinks: self.prepared,
         };
         (manifest, states)

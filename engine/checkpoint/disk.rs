@@ -7,25 +7,31 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 
+use crate::checkpoint::garbage::{Named, TEMPORARY, epochs, garbage, kept};
 use crate::checkpoint::manifest::Manifest;
+use crate::checkpoint::parts::{Earlier, decode};
 use crate::checkpoint::store::{
-    CheckpointStore, Restored, States, decode_manifest, decode_states, encode, encode_manifest, taken,
+    CheckpointStore, MANIFEST, Restored, STATE, States, decode_manifest, encode_manifest, taken,
 };
 use crate::error::{Error, Result};
 use crate::message::Epoch;
-
-/// Checkpoints kept: the newest, and two to fall back to.
-const KEPT: usize = 3;
-const MANIFEST: &str = ".manifest.json";
-const STATE: &str = ".state";
 
 /// The checkpoints of one pipeline in a directory of their own.
 #[derive(Clone, Debug)]
 pub struct DiskStore {
     dir: PathBuf,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What is there, as far as this process has seen it.
+#[derive(Debug, Default)]
+struct Known {
+    earlier: Earlier,
+    named: Named,
 }
 
 #[async_trait]
@@ -46,21 +52,23 @@ impl DiskStore {
     pub fn open(dir: impl Into<PathBuf>) -> Result<DiskStore> {
         let dir = dir.into();
         fs::create_dir_all(&dir).map_err(|e| at(&dir, e))?;
-        Ok(DiskStore { dir })
+        let known = Arc::default();
+        Ok(DiskStore { dir, known })
     }
 
     fn save_now(&self, mut manifest: Manifest, states: States) -> Result<Manifest> {
-        let bytes = encode(&mut manifest, states)?;
+        let mut known = self.known.lock().expect("nothing panics while it saves");
+        let encoded = known.earlier.encode(&mut manifest, states)?;
         let text = encode_manifest(&manifest)?;
-        let target = self.path(manifest.epoch, MANIFEST);
-        // Looked at first: the state file of a checkpoint that exists must not be touched.
+        let target = self.manifest(manifest.epoch);
         if !target.exists() {
-            let state = self.path(manifest.epoch, STATE);
-            write_durably(&state, &bytes).map_err(|e| at(&state, e))?;
-            match self.create(&target, &text) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(at(&target, e)),
-                Ok(()) => self.collect(manifest.epoch),
+            if let Some((file, bytes)) = &encoded.file {
+                let state = self.dir.join(&file.name);
+                write_durably(&state, bytes).map_err(|e| at(&state, e))?;
+            }
+            match self.create(manifest.epoch, &text) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(at(&target, e)),
+                _ => {}
             }
         }
         // Ours, if an earlier try got this far and failed after it.
@@ -68,11 +76,19 @@ impl DiskStore {
             return Err(taken(target.display()));
         }
         self.sync().map_err(|e| at(&self.dir, e))?;
+        let names = self.names()?;
+        // The epoch was free because its checkpoint is long gone: a newer one says that we are the stale writer.
+        if epochs(names.iter().map(String::as_str)).last() > Some(&manifest.epoch) {
+            return Err(taken(target.display()));
+        }
+        known.earlier = encoded.next;
+        known.named.learn(&manifest);
+        self.collect(&names, &mut known.named);
         Ok(manifest)
     }
 
     fn latest_now(&self) -> Result<Option<Restored>> {
-        let epochs = self.epochs()?;
+        let epochs = epochs(self.names()?.iter().map(String::as_str));
         let Some(&newest) = epochs.last() else {
             return Ok(None);
         };
@@ -90,38 +106,41 @@ impl DiskStore {
     }
 
     fn read(&self, epoch: Epoch) -> Result<Restored> {
-        let path = self.path(epoch, MANIFEST);
-        let text = read(&path)?;
-        let manifest = decode_manifest(&text, &path.display().to_string())?;
-        let path = self.path(epoch, STATE);
-        let bytes = read(&path)?;
-        let states = decode_states(&manifest, &bytes, &path.display().to_string())?;
+        let manifest = self.read_manifest(epoch)?;
+        let files = manifest.files.iter().map(|file| read(&self.dir.join(&file.name)));
+        let files: Vec<Vec<u8>> = files.collect::<Result<_>>()?;
+        let decoded = decode(&manifest, &files, &self.dir.display().to_string())?;
+        self.known.lock().expect("nothing panics while it saves").earlier = decoded.next;
         Ok(Restored {
             manifest,
-            states,
+            states: decoded.states,
             newest: epoch,
         })
     }
 
-    fn epochs(&self) -> Result<Vec<Epoch>> {
-        let mut epochs = Vec::new();
-        for entry in fs::read_dir(&self.dir).map_err(|e| at(&self.dir, e))? {
-            let name = entry.map_err(|e| at(&self.dir, e))?.file_name();
-            let epoch = name.to_str().and_then(|n| n.strip_suffix(MANIFEST)?.parse().ok());
-            epochs.extend(epoch.map(Epoch));
-        }
-        epochs.sort();
-        Ok(epochs)
+    fn read_manifest(&self, epoch: Epoch) -> Result<Manifest> {
+        let path = self.manifest(epoch);
+        let first_name = |epoch, _, _| format!("{epoch:020}{STATE}");
+        decode_manifest(&read(&path)?, &path.display().to_string(), first_name)
     }
 
-    /// Conditional create: `text` under `target`, or an error if that exists. The name is durable after
-    /// [`DiskStore::sync`].
-    fn create(&self, target: &Path, text: &[u8]) -> io::Result<()> {
-        let temporary = target.with_extension("tmp");
+    fn names(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(&self.dir).map_err(|e| at(&self.dir, e))?;
+        entries
+            .map(|entry| match entry {
+                Ok(entry) => Ok(entry.file_name().to_string_lossy().into_owned()),
+                Err(e) => Err(at(&self.dir, e)),
+            })
+            .collect()
+    }
+
+    /// Conditional create of a manifest: an error if it exists. The name is durable after [`DiskStore::sync`].
+    fn create(&self, epoch: Epoch, text: &[u8]) -> io::Result<()> {
+        let temporary = self.dir.join(format!("{:020}{TEMPORARY}", epoch.0));
         write_durably(&temporary, text)?;
         // The state file's name must not come after the manifest's.
         self.sync()?;
-        fs::hard_link(&temporary, target)?;
+        fs::hard_link(&temporary, self.manifest(epoch))?;
         fs::remove_file(&temporary)
     }
 
@@ -129,23 +148,25 @@ impl DiskStore {
         File::open(&self.dir)?.sync_all()
     }
 
-    /// Deletes what is older than the kept checkpoints. Leftovers cost space, not correctness, so a failure
-    /// is only logged.
-    fn collect(&self, newest: Epoch) {
-        let Ok(epochs) = self.epochs() else { return };
-        let old = epochs.len().saturating_sub(KEPT);
-        for epoch in epochs.into_iter().take(old).filter(|e| *e < newest) {
-            for suffix in [MANIFEST, STATE] {
-                let path = self.path(epoch, suffix);
-                if let Err(error) = fs::remove_file(&path) {
-                    tracing::warn!(%error, path = %path.display(), "cannot delete an old checkpoint");
-                }
+    /// Deletes what no kept checkpoint needs. Leftovers cost space, not correctness, so a failure is only logged.
+    fn collect(&self, names: &[String], named: &mut Named) {
+        let epochs = epochs(names.iter().map(String::as_str));
+        let kept = kept(&epochs);
+        for epoch in named.unread(kept) {
+            // One that cannot be read is warned about by recovery.
+            if let Ok(manifest) = self.read_manifest(epoch) {
+                named.learn(&manifest);
+            }
+        }
+        for name in garbage(names.iter().map(String::as_str), kept, named.by(kept).as_ref()) {
+            if let Err(error) = fs::remove_file(self.dir.join(name)) {
+                tracing::warn!(%error, name, dir = %self.dir.display(), "cannot delete an old checkpoint");
             }
         }
     }
 
-    fn path(&self, epoch: Epoch, suffix: &str) -> PathBuf {
-        self.dir.join(format!("{:020}{suffix}", epoch.0))
+    fn manifest(&self, epoch: Epoch) -> PathBuf {
+        self.dir.join(format!("{:020}{MANIFEST}", epoch.0))
     }
 }
 
@@ -184,9 +205,13 @@ fn at(path: &Path, e: io::Error) -> Error {
 mod tests {
     use std::collections::BTreeMap;
 
+    use arrow::array::{ArrayRef, AsArray, RecordBatch, UInt64Array};
+    use arrow::datatypes::Int64Type;
+
     use super::*;
-    use crate::checkpoint::manifest::FORMAT;
+    use crate::checkpoint::manifest::{FORMAT, TaskId};
     use crate::error::ErrorClass;
+    use crate::state::Snapshot;
     use crate::time::Timestamp;
 
     fn manifest(epoch: u64, at: i64) -> Manifest {
@@ -199,8 +224,7 @@ mod tests {
             nodes: BTreeMap::new(),
             sources: BTreeMap::new(),
             state: Vec::new(),
-            state_bytes: 0,
-            state_crc: 0,
+            files: Vec::new(),
             sinks: BTreeMap::new(),
         }
     }
@@ -234,14 +258,156 @@ mod tests {
         let store = store("damaged");
         assert!(store.latest_now().expect("latest").is_none());
         for epoch in 1..=2 {
-            store.save_now(manifest(epoch, 10), States::new()).expect("save");
+            store
+                .save_now(manifest(epoch, 10), states(&[rows(epoch)]))
+                .expect("save");
         }
         assert_eq!(latest(&store), (2, 2));
-        fs::write(store.path(Epoch(2), MANIFEST), "{").expect("damage");
+        fs::write(store.manifest(Epoch(2)), "{").expect("damage");
         assert_eq!(latest(&store), (1, 2));
-        fs::write(store.path(Epoch(1), STATE), "x").expect("damage");
+        let files = store.read_manifest(Epoch(1)).expect("whole").files;
+        fs::write(store.dir.join(&files[0].name), "x").expect("damage");
         let refused = store.latest_now().expect_err("nothing whole");
         assert_eq!(refused.class(), ErrorClass::Config, "{refused}");
         let _ = fs::remove_dir_all(&store.dir);
+    }
+
+    /// A process that was stopped for so long that its epoch's checkpoint has been made, used and deleted.
+    #[test]
+    fn a_stale_writer_is_refused_even_where_its_epoch_is_free_again() {
+        let store = store("stale");
+        let stale = DiskStore::open(&store.dir).expect("open");
+        stale.save_now(manifest(1, 10), states(&[rows(1)])).expect("save");
+        for epoch in 2..=6 {
+            store
+                .save_now(manifest(epoch, 20), states(&[rows(epoch)]))
+                .expect("save");
+        }
+        assert!(!store.manifest(Epoch(2)).exists(), "it has been deleted");
+        let refused = stale
+            .save_now(manifest(2, 11), states(&[rows(2)]))
+            .expect_err("stale");
+        assert_eq!(refused.class(), ErrorClass::Data, "{refused}");
+        assert_eq!(latest(&store), (6, 6));
+        let _ = fs::remove_dir_all(&store.dir);
+    }
+
+    /// What does not change is written once, stays while a kept checkpoint names it, and is read back by another process,
+    /// which does not write it again either.
+    #[test]
+    fn what_does_not_change_is_written_once() {
+        let store = store("once");
+        let (large, mut other) = (rows(10_000), DiskStore::open(&store.dir).expect("open"));
+        let large_file = |store: &DiskStore| {
+            let names = store.names().expect("names").into_iter();
+            let bytes = |name: &String| fs::metadata(store.dir.join(name)).map_or(0, |m| m.len());
+            names.filter(|name| bytes(name) > 50_000).collect::<Vec<_>>()
+        };
+        for epoch in 1..=8 {
+            store
+                .save_now(manifest(epoch, 10), states(&[large.clone(), rows(epoch)]))
+                .expect("save");
+            assert_eq!(large_file(&store).len(), 1);
+            let found = other.latest_now().expect("latest").expect("a checkpoint");
+            let parts: Vec<_> = found
+                .states
+                .into_values()
+                .flat_map(|s| s.parts)
+                .map(|p| p.rows)
+                .collect();
+            assert_eq!(parts, [large.clone(), rows(epoch)]);
+        }
+        let first = large_file(&store);
+        assert!(first[0].starts_with(&format!("{:020}-", 1)), "{first:?}");
+        // Manifest and state of three checkpoints, and the large file.
+        assert_eq!(store.names().expect("names").len(), 7);
+        for epoch in 9..=12 {
+            other = DiskStore::open(&store.dir).expect("open");
+            let found = other.latest_now().expect("latest").expect("a checkpoint");
+            let parts: Vec<_> = found
+                .states
+                .into_values()
+                .flat_map(|s| s.parts)
+                .map(|p| p.rows)
+                .collect();
+            other
+                .save_now(manifest(epoch, 10), states(&parts[..1]))
+                .expect("save");
+        }
+        assert_eq!(large_file(&store), first);
+        assert_eq!(store.names().expect("names").len(), 4, "{:?}", store.names());
+        // Half of a file is not enough to keep it.
+        other
+            .save_now(manifest(13, 10), states(&[large.slice(0, 10), rows(1)]))
+            .expect("save");
+        for epoch in 14..=16 {
+            other.save_now(manifest(epoch, 10), States::new()).expect("save");
+        }
+        assert_eq!(store.names().expect("names").len(), 3, "{:?}", store.names());
+        let _ = fs::remove_dir_all(&store.dir);
+    }
+
+    /// A checkpoint as the first version of the format had it, written by that version: it is read, and what has not
+    /// changed since need not be written again.
+    #[test]
+    fn a_checkpoint_of_the_first_format_is_read_and_gone_on_from() {
+        let store = store("first");
+        let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoint/testdata/format-1");
+        let names = ["00000000000000000004.manifest.json", "00000000000000000004.state"];
+        for name in names {
+            fs::copy(old.join(name), store.dir.join(name)).expect("a copy");
+        }
+        let mut found = store.latest_now().expect("latest").expect("a checkpoint");
+        assert_eq!((found.manifest.format, found.manifest.epoch), (FORMAT, Epoch(4)));
+        let partition = TaskId::Partition {
+            source: "clicks".into(),
+            partition: "lane-1".into(),
+        };
+        let key = (partition, "sql.per_ad/local.0".to_string());
+        let clicks = &found.states[&key].parts[0].rows;
+        let ads = clicks.column(0).as_string::<i32>().iter().flatten();
+        let counts = clicks.column(1).as_primitive::<Int64Type>().values();
+        let clicks: Vec<_> = ads.zip(counts.iter().copied()).collect();
+        assert_eq!(clicks, [("a", 2), ("b", 1)]);
+
+        let states = |of: &Restored| -> States {
+            let of = of.states.clone().into_iter();
+            of.map(|((task, operator), state)| (task, operator, state))
+                .collect()
+        };
+        for epoch in 5..=9 {
+            let next = Manifest {
+                epoch: Epoch(epoch),
+                ..found.manifest.clone()
+            };
+            store.save_now(next, states(&found)).expect("save");
+            let again = store.latest_now().expect("latest").expect("a checkpoint");
+            assert_eq!(states(&again).len(), states(&found).len());
+            assert_eq!(
+                again.manifest.files, found.manifest.files,
+                "nothing is written again"
+            );
+            found = again;
+        }
+        let names = store.names().expect("names");
+        assert!(
+            names.iter().any(|name| name == "00000000000000000004.state"),
+            "{names:?}"
+        );
+        assert_eq!(names.len(), 4, "three manifests and the old file: {names:?}");
+        let _ = fs::remove_dir_all(&store.dir);
+    }
+
+    fn rows(n: u64) -> RecordBatch {
+        let numbers = UInt64Array::from_iter_values(0..n);
+        RecordBatch::try_from_iter([("n", Arc::new(numbers) as ArrayRef)]).expect("rows")
+    }
+
+    fn states(parts: &[RecordBatch]) -> States {
+        let mut of = Snapshot::default();
+        for rows in parts {
+            of.push("part", rows.clone());
+        }
+        vec![(TaskId::Query("q".into()), "sql.q/global".into(), of)]
     }
 }

@@ -1,9 +1,12 @@
 //! What a checkpoint consists of.
 //!
 //! ```text
-//! <epoch>.state           Arrow IPC streams, one after the other
-//! <epoch>.manifest.json   this module's Manifest and a checksum line; the checkpoint exists once this file does
+//! <epoch>-<crc>-<bytes>.state   Arrow IPC streams, one after the other
+//! <epoch>.manifest.json         this module's Manifest and a checksum line; the checkpoint exists once this file does
 //! ```
+//!
+//! A state file holds what has changed: a part that is the same as in the checkpoint before stays where it is, and
+//! the manifest names the earlier file ([`crate::checkpoint::parts`]).
 
 use std::collections::BTreeMap;
 
@@ -14,8 +17,9 @@ use crate::sink::Committable;
 use crate::source::Offsets;
 use crate::time::Timestamp;
 
-/// Version of the format; a newer one is refused, an older one is upgraded on reading.
-pub const FORMAT: u32 = 1;
+/// Version of the format; a newer one is refused, an older one is upgraded on reading, see
+/// [`crate::checkpoint::upgrade`].
+pub const FORMAT: u32 = 2;
 
 /// A checkpoint. Immutable once written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -37,10 +41,8 @@ pub struct Manifest {
     pub sources: BTreeMap<String, SourceState>,
     /// Where each operator's state is.
     pub state: Vec<StatePart>,
-    /// Length of the state file.
-    pub state_bytes: u64,
-    /// CRC32 (IEEE) of the state file.
-    pub state_crc: u32,
+    /// The files that hold it, each named by a part: its own, and those of earlier checkpoints.
+    pub files: Vec<StateFile>,
     /// What each sink was to publish.
     pub sinks: BTreeMap<String, Committable>,
 }
@@ -54,7 +56,18 @@ pub struct SourceState {
     pub watermark: Option<Timestamp>,
 }
 
-/// A piece of operator state in the state file.
+/// A file of operator state. Immutable; its name says its content, so writers never meet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateFile {
+    /// Its name in the store.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// CRC32 (IEEE) of its content.
+    pub crc: u32,
+}
+
+/// A piece of operator state in a state file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct StatePart {
     /// The task that had it.
@@ -63,9 +76,11 @@ pub struct StatePart {
     pub operator: String,
     /// The operator's own label.
     pub label: String,
-    /// First byte in the state file.
+    /// Index of the file in the manifest's list.
+    pub file: usize,
+    /// First byte in the file.
     pub start: u64,
-    /// Bytes in the state file.
+    /// Bytes in the file.
     pub bytes: u64,
 }
 

@@ -2,17 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::StreamWriter;
 use async_trait::async_trait;
 
-use crate::checkpoint::manifest::{FORMAT, Manifest, StatePart, TaskId};
+use crate::checkpoint::manifest::{FORMAT, Manifest, TaskId};
+use crate::checkpoint::upgrade::{FirstName, upgrade};
 use crate::error::{Error, Result};
 use crate::message::Epoch;
-use crate::state::{Snapshot, SnapshotPart};
+use crate::state::Snapshot;
 
 /// The state of every operator, by task and name.
 pub type States = Vec<(TaskId, String, Snapshot)>;
+
+/// Checkpoints kept: the newest, and two to fall back to.
+pub const KEPT: usize = 3;
+
+/// What the names of manifests end with.
+pub const MANIFEST: &str = ".manifest.json";
+
+/// What the names of state files end with.
+pub const STATE: &str = ".state";
 
 /// The checkpoints of one pipeline.
 ///
@@ -20,9 +28,10 @@ pub type States = Vec<(TaskId, String, Snapshot)>;
 /// crashed, a stale twin. So creation is conditional, and one writer owns an epoch.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
-    /// Makes a checkpoint durable; `manifest.state*` are filled in here. Whoever called with an error of
+    /// Makes a checkpoint durable; `manifest.state` and `manifest.files` are filled in here. Whoever called with an error of
     /// class retry does not know whether it was made, and calls again with the same arguments: that must
-    /// succeed. An epoch that another writer took is an error of class data, see [`taken`].
+    /// succeed. An epoch that another writer took, or one that is older than the newest there is, is an error of
+    /// class data, see [`taken`].
     async fn save(&self, manifest: Manifest, states: States) -> Result<Manifest>;
 
     /// The newest checkpoint that is whole; damaged ones are passed over with a warning. When there are
@@ -52,31 +61,6 @@ pub fn taken(place: impl std::fmt::Display) -> Error {
     ))
 }
 
-/// The state file's bytes; fills in `manifest.state*` to match.
-pub fn encode(manifest: &mut Manifest, states: States) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    manifest.state.clear();
-    for (task, operator, snapshot) in states {
-        for part in snapshot.parts {
-            let start = bytes.len() as u64;
-            let mut writer = StreamWriter::try_new(&mut bytes, &part.rows.schema())?;
-            writer.write(&part.rows)?;
-            writer.finish()?;
-            drop(writer);
-            manifest.state.push(StatePart {
-                task: task.clone(),
-                operator: operator.clone(),
-                label: part.label,
-                start,
-                bytes: bytes.len() as u64 - start,
-            });
-        }
-    }
-    manifest.state_bytes = bytes.len() as u64;
-    manifest.state_crc = crc32fast::hash(&bytes);
-    Ok(bytes)
-}
-
 /// What the last line of a manifest starts with; the checksum (CRC32, IEEE) of the text before follows in
 /// hexadecimal. A flipped digit of an offset is valid JSON too, so parsing is no check.
 const CHECKSUM: &str = "crc32 ";
@@ -104,52 +88,20 @@ fn unseal(sealed: &[u8]) -> Result<&[u8], &'static str> {
     }
 }
 
-/// Reads a manifest's text; `place` is for people. A newer format is an error of class configuration,
-/// anything else that is wrong one of class data.
-pub fn decode_manifest(text: &[u8], place: &str) -> Result<Manifest> {
-    let text = unseal(text).map_err(|e| Error::data(format!("{place}: {e}")))?;
-    let manifest: Manifest =
-        serde_json::from_slice(text).map_err(|e| Error::data(format!("{place}: {e}")))?;
-    if manifest.format > FORMAT {
+/// Reads a manifest's text; `place` is for people, `first_name` gives the state file's name in checkpoints of format 1.
+/// A newer format is an error of class configuration, anything else that is wrong one of class data.
+pub fn decode_manifest(text: &[u8], place: &str, first_name: FirstName) -> Result<Manifest> {
+    let damaged = |e: String| Error::data(format!("{place}: {e}"));
+    let text = unseal(text).map_err(|e| damaged(e.into()))?;
+    let mut value: serde_json::Value = serde_json::from_slice(text).map_err(|e| damaged(e.to_string()))?;
+    let format = value["format"].as_u64().unwrap_or_default();
+    if format > u64::from(FORMAT) {
         return Err(Error::config(format!(
-            "{place}: written by a newer millstream (format {}, this one reads {FORMAT}); run that version",
-            manifest.format
+            "{place}: written by a newer millstream (format {format}, this one reads {FORMAT}); run that version"
         )));
     }
-    Ok(manifest)
-}
-
-/// The states in a state file's bytes; an error of class data when they are not what `manifest` says.
-pub fn decode_states(
-    manifest: &Manifest,
-    bytes: &[u8],
-    place: &str,
-) -> Result<BTreeMap<(TaskId, String), Snapshot>> {
-    if bytes.len() as u64 != manifest.state_bytes || crc32fast::hash(bytes) != manifest.state_crc {
-        return Err(Error::data(format!("{place}: checksum mismatch")));
-    }
-    let mut states: BTreeMap<(TaskId, String), Snapshot> = BTreeMap::new();
-    for part in &manifest.state {
-        let range = part.start as usize..(part.start + part.bytes) as usize;
-        let rows = bytes
-            .get(range)
-            .ok_or_else(|| Error::data(format!("{place}: a part lies outside the file")))?;
-        let key = (part.task.clone(), part.operator.clone());
-        let parts = &mut states.entry(key).or_default().parts;
-        parts.push(decode_part(&part.label, rows)?);
-    }
-    Ok(states)
-}
-
-fn decode_part(label: &str, bytes: &[u8]) -> Result<SnapshotPart> {
-    let mut reader = StreamReader::try_new(bytes, None)?;
-    let rows = reader
-        .next()
-        .ok_or_else(|| Error::data("a state part holds no rows"))??;
-    Ok(SnapshotPart {
-        label: label.into(),
-        rows,
-    })
+    upgrade(&mut value, first_name);
+    serde_json::from_value(value).map_err(|e| damaged(e.to_string()))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! This drives DataFusion's own `GroupValues` and accumulators the way its `AggregateExec` does in partial
 //! mode, except that it never ends: state is taken when a window closes or a checkpoint asks. Taking state
-//! consumes an accumulator, so a snapshot takes it and merges it back.
+//! consumes an accumulator; what becomes of the state then is `deltas.rs`.
 
 use std::sync::Arc;
 

@@ -19,7 +19,7 @@ use millstream_engine::state::Snapshot;
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 
-use super::accumulate::Accumulators;
+use super::deltas::Deltas;
 use super::errors::failed;
 use super::split::{Reduce, Slot};
 use super::steps::{Steps, with_schema};
@@ -73,7 +73,7 @@ struct OpenSlot {
 }
 
 enum State {
-    Accumulated(Accumulators),
+    Accumulated(Deltas),
     Kept(Vec<RecordBatch>),
 }
 
@@ -179,34 +179,23 @@ impl Operator for LowerHalf {
         Ok(())
     }
 
-    /// Takes the state of every pane and puts it back: accumulators cannot be read without being emptied.
     fn snapshot(&mut self) -> Result<Snapshot> {
         let mut snapshot = Snapshot::default();
-        let LowerHalf {
-            open,
-            query,
-            presence,
-            ..
-        } = self;
-        for (start, pane) in open {
-            let rows = pane.rows;
-            let state = pane.take(*presence).map_err(|e| failed(query, e))?;
+        for (start, pane) in &mut self.open {
+            let state = pane.state(self.presence).map_err(|e| failed(&self.query, e))?;
             for (slot, rows) in state {
-                pane.merge(slot, rows.clone()).map_err(|e| failed(query, e))?;
                 snapshot.push(part_label(slot, *start)?, rows);
             }
-            pane.rows = rows;
         }
         Ok(snapshot)
     }
 
     fn restore(&mut self, from: Snapshot) -> Result<()> {
-        let query = Arc::clone(&self.query);
         for part in from.parts {
             let at = part_pane(&part.label)?;
             let pane = self.pane(at.start.0)?;
             pane.rows = pane.rows.max(1);
-            pane.merge(at.slot, part.rows).map_err(|e| failed(&query, e))?;
+            pane.merge(at.slot, part.rows);
         }
         self.kept_bytes = self.open.values().map(OpenPane::kept_bytes).sum();
         Ok(())
@@ -214,24 +203,45 @@ impl Operator for LowerHalf {
 }
 
 impl OpenPane {
-    /// State by slot; a pane that had rows always gives some.
+    /// Takes the state out, by slot; a pane that had rows always gives some.
     fn take(&mut self, presence: u32) -> datafusion::common::Result<Vec<(u32, RecordBatch)>> {
+        let state = self.by_slot(OpenSlot::take)?;
+        self.or_presence(state, presence)
+    }
+
+    /// As [`OpenPane::take`], of state that stays.
+    fn state(&mut self, presence: u32) -> datafusion::common::Result<Vec<(u32, RecordBatch)>> {
+        let state = self.by_slot(OpenSlot::state)?;
+        self.or_presence(state, presence)
+    }
+
+    fn by_slot(
+        &mut self,
+        of: fn(&mut OpenSlot) -> datafusion::common::Result<Vec<RecordBatch>>,
+    ) -> datafusion::common::Result<Vec<(u32, RecordBatch)>> {
         let mut all = Vec::new();
         for slot in &mut self.slots {
-            let taken = slot.take()?.into_iter().filter(|rows| rows.num_rows() > 0);
-            all.extend(taken.map(|rows| (slot.number, rows)));
-        }
-        if all.is_empty() && self.rows > 0 {
-            all.push((presence, presence_rows(self.rows)?));
+            let rows = of(slot)?.into_iter().filter(|rows| rows.num_rows() > 0);
+            all.extend(rows.map(|rows| (slot.number, rows)));
         }
         Ok(all)
     }
 
+    fn or_presence(
+        &self,
+        mut state: Vec<(u32, RecordBatch)>,
+        presence: u32,
+    ) -> datafusion::common::Result<Vec<(u32, RecordBatch)>> {
+        if state.is_empty() && self.rows > 0 {
+            state.push((presence, presence_rows(self.rows)?));
+        }
+        Ok(state)
+    }
+
     /// Rows of the presence slot, which is none of the pane's, leave no state.
-    fn merge(&mut self, slot: u32, rows: RecordBatch) -> datafusion::common::Result<()> {
-        match self.slots.iter_mut().find(|s| s.number == slot) {
-            Some(slot) => slot.merge(rows),
-            None => Ok(()),
+    fn merge(&mut self, slot: u32, rows: RecordBatch) {
+        if let Some(slot) = self.slots.iter_mut().find(|s| s.number == slot) {
+            slot.merge(rows);
         }
     }
 
@@ -247,7 +257,7 @@ impl OpenSlot {
             false => Arc::clone(slot),
         };
         let state = match &slot.reduce {
-            Reduce::Aggregate(aggregate) => State::Accumulated(Accumulators::new(aggregate)?),
+            Reduce::Aggregate(aggregate) => State::Accumulated(Deltas::new(aggregate)?),
             Reduce::Keep => State::Kept(Vec::new()),
         };
         Ok(OpenSlot {
@@ -277,19 +287,25 @@ impl OpenSlot {
 
     fn take(&mut self) -> datafusion::common::Result<Vec<RecordBatch>> {
         match (&mut self.state, &self.slot.reduce) {
-            (State::Accumulated(state), Reduce::Aggregate(aggregate)) => Ok(vec![state.take(aggregate)?]),
+            (State::Accumulated(state), Reduce::Aggregate(aggregate)) => state.take(aggregate),
             (State::Kept(kept), _) => Ok(std::mem::take(kept)),
             (State::Accumulated(_), Reduce::Keep) => Ok(Vec::new()),
         }
     }
 
-    fn merge(&mut self, rows: RecordBatch) -> datafusion::common::Result<()> {
+    fn state(&mut self) -> datafusion::common::Result<Vec<RecordBatch>> {
         match (&mut self.state, &self.slot.reduce) {
-            (State::Accumulated(state), Reduce::Aggregate(aggregate)) => state.merge(aggregate, &rows)?,
-            (State::Kept(kept), _) => kept.push(rows),
-            (State::Accumulated(_), Reduce::Keep) => {}
+            (State::Accumulated(state), Reduce::Aggregate(aggregate)) => state.state(aggregate),
+            (State::Kept(kept), _) => Ok(kept.clone()),
+            (State::Accumulated(_), Reduce::Keep) => Ok(Vec::new()),
         }
-        Ok(())
+    }
+
+    fn merge(&mut self, rows: RecordBatch) {
+        match &mut self.state {
+            State::Accumulated(state) => state.merge(rows),
+            State::Kept(kept) => kept.push(rows),
+        }
     }
 
     fn kept_bytes(&self) -> usize {

@@ -10,13 +10,14 @@
 //!
 //! - `check.rs`: refuses what cannot run, in the query's words and places (`errors.rs`).
 //! - `plan.rs`: the DataFusion session and [`SqlPlan`](millstream_engine::sql::SqlPlan).
-//! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs` and `accumulate.rs` are what is
-//!   below the cut, `tables.rs` the leaves on both sides of it.
+//! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs`, `accumulate.rs` and `deltas.rs` are
+//!   what is below the cut, `tables.rs` the leaves on both sides of it.
 //! - `interval/`: joins of two streams without windows.
 //! - `functions/`: `window_start()` and `window_end()`, and the functions that DataFusion lacks.
 
 mod accumulate;
 mod check;
+mod deltas;
 mod errors;
 mod event_time;
 mod functions;

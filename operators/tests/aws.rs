@@ -301,8 +301,7 @@ async fn inside_checkpoints() {
         nodes: Default::default(),
         sources: Default::default(),
         state: Vec::new(),
-        state_bytes: 0,
-        state_crc: 0,
+        files: Vec::new(),
         sinks: Default::default(),
     };
     let states = |n: i64| {

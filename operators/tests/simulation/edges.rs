@@ -141,7 +141,7 @@ impl SimSource {
     /// Only what the newest durable checkpoint covers may go, and only once all its sinks have published.
     fn check_release(&self, done: &Offsets) {
         let outside = self.world.outside();
-        let saved = newest(&outside).map(|r| r.manifest);
+        let saved = newest(&outside).map(|(r, _)| r.manifest);
         let covered = saved.as_ref().is_some_and(|m| {
             let state = m.sources.get(&self.cx.name);
             let upto = |partition| Some(row(state?.offsets.get(partition)?));
@@ -245,7 +245,7 @@ impl Sink for SimSink {
 impl SimSink {
     /// Only the newest durable checkpoint may be published.
     fn check_commit(&self, epoch: Epoch, what: &Committable) {
-        let saved = newest(&self.world.outside()).map(|r| r.manifest);
+        let saved = newest(&self.world.outside()).map(|(r, _)| r.manifest);
         let promised = saved.is_some_and(|m| m.epoch == epoch && m.sinks.get(&self.cx.name) == Some(what));
         if !promised {
             let world = &self.world;

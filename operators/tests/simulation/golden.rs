@@ -166,7 +166,7 @@ async fn through(world: &World, pipeline: &PipelineHandle) {
 /// Whether the newest checkpoint holds everything before the gates.
 fn at_gate(world: &World) -> bool {
     let outside = world.outside();
-    let Some(saved) = newest(&outside) else {
+    let Some((saved, _)) = newest(&outside) else {
         return false;
     };
     outside.gates.iter().all(|((source, partition), gate)| {

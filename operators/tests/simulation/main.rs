@@ -39,7 +39,7 @@ use crate::store::SimStore;
 use crate::world::{BEGINNING, VirtualTimer, Weather, World};
 
 /// Schedules of an ordinary run; some 50 ms of a core each in the dev profile.
-const SCHEDULES: u64 = 500;
+const SCHEDULES: u64 = 2_000;
 /// Seeds that once showed a bug; always run. 146: the last barrier overtook the end of a source.
 const REGRESSIONS: &[u64] = &[146];
 /// Starts of one schedule, by when the weather has long cleared.
@@ -192,6 +192,7 @@ fn scenario(rng: &mut StdRng) -> Scenario {
             faults: [0.0, 0.01, 0.05, 0.2][rng.random_range(0..4)],
             budget: rng.random_range(1..20),
             delay: Duration::from_millis(pick(rng, &[0, 20, 500, 8_000])),
+            clock: Default::default(),
         },
         strict: rng.random_bool(0.5),
         interval: Duration::from_millis(pick(rng, &[300, 2_000, 10_000])),
@@ -199,10 +200,24 @@ fn scenario(rng: &mut StdRng) -> Scenario {
     }
 }
 
+/// In half of the schedules the wall clock jumps by an hour, and then back or to the other side.
+fn clock(seed: u64) -> [(Duration, i64); 2] {
+    const HOUR: i64 = 3_600_000_000;
+    let mut rng = StdRng::seed_from_u64(seed.rotate_left(32));
+    if rng.random_bool(0.5) {
+        return Default::default();
+    }
+    let at = Duration::from_millis(rng.random_range(0..30_000));
+    let later = at + Duration::from_millis(rng.random_range(0..60_000));
+    let jump = [HOUR, -HOUR][rng.random_range(0..2)];
+    [(at, jump), (later, [0, -jump][rng.random_range(0..2)])]
+}
+
 /// Runs one schedule: what happened, and whether every promise was kept.
 fn schedule(seed: u64, plan: &Plan, check: Check) -> (String, Result<(), String>) {
     let mut rng = StdRng::seed_from_u64(!seed);
-    let scenario = scenario(&mut rng);
+    let mut scenario = scenario(&mut rng);
+    scenario.weather.clock = clock(seed);
     let world = World::new(seed, scenario.weather);
     let mut plan = plan.clone();
     plan.checkpoint_interval = scenario.interval;
@@ -288,7 +303,7 @@ fn launch(world: &Arc<World>, plan: &Arc<Plan>, kind: &'static str, row_by_row: 
         data_dir: "/nowhere".into(),
         registry: registry(world.clone(), kind, row_by_row),
         metrics: Arc::new(Metrics::new()),
-        checkpoints: Some(Arc::new(SimStore(world.clone()))),
+        checkpoints: Some(Arc::new(SimStore::new(world.clone()))),
         timer: Arc::new(VirtualTimer(world.clone())),
         bounded: None,
     };

@@ -32,6 +32,8 @@ pub struct Weather {
     pub budget: u32,
     /// The longest delay of an outside call.
     pub delay: Duration,
+    /// From when on the wall clock is set wrong, and by how many microseconds: the last one that has come counts.
+    pub clock: [(Duration, i64); 2],
 }
 
 /// What happens to a call.
@@ -84,8 +86,10 @@ pub struct Outside {
     pub staged: BTreeMap<String, Vec<RecordBatch>>,
     /// What sinks published: names of what they staged, by sink.
     pub published: BTreeMap<String, BTreeSet<String>>,
-    /// Checkpoints by epoch: manifest and state as written.
-    pub checkpoints: BTreeMap<u64, (Vec<u8>, Vec<u8>)>,
+    /// Manifests of checkpoints as written, by epoch.
+    pub checkpoints: BTreeMap<u64, Vec<u8>>,
+    /// Files of state, by name.
+    pub states: BTreeMap<String, Vec<u8>>,
     /// Writes on their way to the checkpoint store.
     pub writes: Vec<crate::store::Write>,
     /// Broken promises.
@@ -235,6 +239,14 @@ impl World {
         waker.expect("it was there").wake();
     }
 
+    /// The wall clock.
+    fn now(&self) -> Timestamp {
+        let elapsed = self.elapsed();
+        let clock = self.chance().weather.clock;
+        let off = clock.iter().rev().find(|(from, _)| *from <= elapsed);
+        Timestamp(BEGINNING.plus(elapsed).0 + off.map_or(0, |(_, off)| *off))
+    }
+
     fn stuck(&self, why: &str) {
         self.violation(format!("hangs: {why}"));
         self.crash.notify_one();
@@ -300,7 +312,7 @@ pub struct VirtualTimer(pub Arc<World>);
 
 impl Timer for VirtualTimer {
     fn now(&self) -> Timestamp {
-        BEGINNING.plus(self.0.elapsed())
+        self.0.now()
     }
 
     fn elapsed(&self) -> Duration {
