@@ -207,7 +207,7 @@ struct Chain<'a> {
 
 impl<'a> Chain<'a> {
     fn new(case: &'a Case, plan: &dyn SqlPlan) -> anyhow::Result<Chain<'a>> {
-        let window = || DataFusionPlanner::new().window(&case.window, EVENT_TIME);
+        let window = || DataFusionPlanner::new().window(&case.window, EVENT_TIME, Duration::ZERO);
         let lower = (0..plan.inputs().len()).map(|input| anyhow::Ok((window()?, plan.local(input)?)));
         let position = |(name, _): &(&str, usize)| plan.inputs().iter().position(|input| input == name);
         let inputs: Option<Vec<_>> = case.tables.iter().map(position).collect();
@@ -272,6 +272,7 @@ fn plan(case: &Case) -> anyhow::Result<Arc<dyn SqlPlan>> {
         schema: schema(),
         event_time: EVENT_TIME,
         window: Some(case.window.clone()),
+        lateness: None,
     };
     let tables: Vec<_> = case.tables.iter().map(table).collect();
     let request = SqlRequest {

@@ -10,6 +10,7 @@ use arrow::datatypes::Schema;
 use serde_json::{Map, Value, json};
 
 use crate::config::columns::describe;
+use crate::pipeline::LateRows;
 use crate::plan::{Dedup, DedupNode, Plan, SinkNode, SourceNode, SqlNode, WindowNode};
 use crate::window::Window;
 
@@ -159,10 +160,18 @@ fn key_text(schema: &Schema, dedup: &Dedup) -> String {
 }
 
 fn window_lines(window: &WindowNode) -> Vec<String> {
-    vec![
-        window_text(&window.window),
-        format!("rows that come too late: {}.late", window.name),
-    ]
+    let mut lines = vec![window_text(&window.window)];
+    lines.extend(window.lateness.map(|lateness| {
+        format!(
+            "fires again, as a revision, for rows that come up to {} after its end",
+            span(lateness)
+        )
+    }));
+    lines.push(match window.late {
+        LateRows::Side => format!("rows that come too late: {}.late", window.name),
+        LateRows::Drop => "rows that come too late are dropped".to_owned(),
+    });
+    lines
 }
 
 fn window_text(window: &Window) -> String {
@@ -369,7 +378,12 @@ fn dedup_detail(dedup: &DedupNode) -> Value {
 }
 
 fn window_detail(window: &WindowNode) -> Value {
-    json!({ "input": window.input, "window": window_text(&window.window) })
+    json!({
+        "input": window.input,
+        "window": window_text(&window.window),
+        "late": window.late,
+        "allowed_lateness": window.lateness.map(span),
+    })
 }
 
 fn query_detail(query: &SqlNode) -> Value {

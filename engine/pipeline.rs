@@ -135,6 +135,36 @@ pub struct WindowSpec {
     /// Shifts windows from their alignment to the Unix epoch.
     #[serde(default)]
     pub offset: Option<Span>,
+    /// Where rows go that come after their window has closed. They are counted either way.
+    #[serde(default)]
+    pub late: LateRows,
+    /// How long after its end a window still takes rows, to fire again with them; needs `on_late`
+    /// (tumbling, hopping, cumulative). The window's state is kept for as long.
+    #[serde(default)]
+    pub allowed_lateness: Option<Span>,
+    /// What a row does that comes after its window has fired, but within `allowed_lateness`.
+    #[serde(default)]
+    pub on_late: Option<OnLate>,
+}
+
+/// Where rows go that come after their window has closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LateRows {
+    /// To the stream `<window>.late`.
+    #[default]
+    Side,
+    /// Nowhere: there is no stream `<window>.late`.
+    Drop,
+}
+
+/// What a row does that comes after its window has fired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLate {
+    /// The window fires again with its full result. Results have a last column `revision`: 0 for the first
+    /// firing of a window, then 1, 2 and so on. They can go to sinks only that replace what they have.
+    Update,
 }
 
 /// How a stream is cut into windows.

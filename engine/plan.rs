@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-use crate::pipeline::TestSpec;
+use crate::pipeline::{LateRows, TestSpec};
 use crate::sql::SqlPlan;
 use crate::window::Window;
 
@@ -105,7 +105,8 @@ impl SourceNode {
     }
 }
 
-/// A window over a stream. Its late rows are the stream `<name>.late`, in the input's schema.
+/// A window over a stream. Its late rows are the stream `<name>.late`, in the input's schema, unless they are
+/// dropped.
 #[derive(Clone, Debug)]
 pub struct WindowNode {
     /// Name, a table in SQL.
@@ -116,6 +117,10 @@ pub struct WindowNode {
     pub window: Window,
     /// Index of the event-time column in the input's schema.
     pub event_time: usize,
+    /// Whether late rows are a stream or dropped.
+    pub late: LateRows,
+    /// How long after its end a window fires again for rows that come late; none when it fires once.
+    pub lateness: Option<Duration>,
 }
 
 /// A query.

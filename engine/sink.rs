@@ -78,6 +78,12 @@ pub trait SinkConnector: Send + Sync {
         Ok(())
     }
 
+    /// Whether the sink can take a window's result again, as a higher revision of what it took before, and
+    /// whoever reads it can tell which one holds. One that adds up or only appends cannot.
+    fn takes_revisions(&self) -> bool {
+        false
+    }
+
     /// Opens the sink. Called again after every restart of the pipeline.
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>>;
 }

@@ -15,6 +15,10 @@ pub const WINDOW_START: &str = "window_start";
 /// Name of the column that holds a window's end.
 pub const WINDOW_END: &str = "window_end";
 
+/// Name of the column that numbers the results of a window that fires again for late rows, a bigint, the last
+/// of the result: 0 for its first firing, then 1, 2 and so on.
+pub const REVISION: &str = "revision";
+
 /// A table a query may name.
 #[derive(Clone, Debug)]
 pub struct SqlTable {
@@ -26,6 +30,9 @@ pub struct SqlTable {
     pub event_time: usize,
     /// Set when the name is a window's: the planner adds [`WINDOW_START`] and [`WINDOW_END`] to the table.
     pub window: Option<Window>,
+    /// Set when the windows fire again, with a [`REVISION`], for rows that come up to this long after their
+    /// end; the same for all windows of a query.
+    pub lateness: Option<Duration>,
 }
 
 /// A query to plan.
@@ -55,8 +62,9 @@ pub trait SqlPlanner: Send + Sync {
     /// Plans a query against tables that are known by schema only.
     fn plan(&self, request: &SqlRequest<'_>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>>;
 
-    /// The operator that cuts a stream into windows: late rows go aside, the others pass.
-    fn window(&self, window: &Window, event_time: usize) -> Result<Box<dyn Operator>>;
+    /// The operator that cuts a stream into windows: late rows go aside, the others pass. Windows take rows
+    /// until `lateness` after their end.
+    fn window(&self, window: &Window, event_time: usize, lateness: Duration) -> Result<Box<dyn Operator>>;
 
     /// The operator that lets the first of several rows with equal `key` columns pass, and drops those that
     /// come while the watermark is less than `within` past it. Fails where a column cannot be part of a key.
@@ -72,7 +80,7 @@ pub trait SqlPlanner: Send + Sync {
 /// A planned query: a half that runs in every partition of each input, and, for windowed queries and interval
 /// joins, a half that runs once, after the partitions meet.
 pub trait SqlPlan: Send + Sync {
-    /// Schema of the result.
+    /// Schema of the result; with [`REVISION`] when the query's windows fire again.
     fn schema(&self) -> SchemaRef;
 
     /// The tables the query reads, in the order of its inputs. A stream that is joined with itself stands twice.
@@ -81,6 +89,10 @@ pub trait SqlPlan: Send + Sync {
     /// Index in [`SqlPlan::schema`] of the result's event time: a column of the source that passes through
     /// a stateless query or an interval join unchanged, or the result column that holds the window's start.
     fn event_time(&self) -> Option<usize>;
+
+    /// How far behind the watermark that made it a result's event time may stand, for people; what holds watermarks
+    /// back is [`Operator::watermark_behind`].
+    fn watermark_delay(&self) -> Duration;
 
     /// The operator that runs in each partition of input `input`: the whole query when it is stateless
     /// (its output is the result), else the lower half (its output is partial state or one side's rows, with

@@ -139,14 +139,15 @@ impl Service {
 }
 
 fn start_ingest(options: &Options<'_>) -> anyhow::Result<Option<Arc<Ingest>>> {
-    let wanted = options
-        .plans
-        .iter()
-        .any(|plan| plan.sources.iter().any(|s| s.kind == HTTP));
-    if !wanted {
+    let sources = options.plans.iter().flat_map(|plan| &plan.sources);
+    let mut http = sources.filter(|source| source.kind == HTTP).peekable();
+    if http.peek().is_none() {
         return Ok(None);
     }
-    let ingest = Ingest::start(options.listen, Default::default()).with_context(|| {
+    let paths: Vec<&str> = http
+        .filter_map(|source| source.options["path"].as_str())
+        .collect();
+    let ingest = Ingest::start(options.listen, Default::default(), &paths).with_context(|| {
         format!(
             "cannot take rows at {}; choose another address with --listen",
             options.listen

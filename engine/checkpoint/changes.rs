@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use crate::checkpoint::manifest::Manifest;
 use crate::checkpoint::store::Restored;
 use crate::error::{Error, Result};
-use crate::plan::{Plan, SinkNode, SourceNode};
+use crate::plan::{Plan, SinkNode, SourceNode, WindowNode};
 use crate::registry::Registry;
 
 /// Resets every node.
@@ -56,7 +56,7 @@ pub fn fingerprints(plan: &Plan, registry: &Registry) -> BTreeMap<String, String
             let Some(input) = streams.get(&window.input) else {
                 return true;
             };
-            let print = hash(&json!([input, window.window, window.event_time]));
+            let print = hash(&window_print(input, window));
             streams.insert(window.name.clone(), print.clone());
             streams.insert(format!("{}.late", window.name), print.clone());
             all.insert(format!("window.{}", window.name), print);
@@ -80,6 +80,14 @@ pub fn fingerprints(plan: &Plan, registry: &Registry) -> BTreeMap<String, String
         all.insert(format!("sink.{}", sink.name), sink_print(sink, registry));
     }
     all
+}
+
+/// A window that fires once has the print it had before any could fire again.
+fn window_print(input: &str, window: &WindowNode) -> Value {
+    match window.lateness {
+        None => json!([input, window.window, window.event_time]),
+        Some(lateness) => json!([input, window.window, window.event_time, lateness]),
+    }
 }
 
 fn source_print(node: &SourceNode, registry: &Registry) -> String {

@@ -62,6 +62,10 @@ pub(super) struct Names {
     pub queries: BTreeSet<String>,
     /// Sources, dedups, queries, `<source>.invalid`, `<window>.late`.
     pub streams: BTreeSet<String>,
+    /// Windows that drop their late rows.
+    pub dropping: BTreeSet<String>,
+    /// Queries whose results come again for late rows, and the window that makes them.
+    pub updating: BTreeMap<String, String>,
 }
 
 /// A named section that was understood.
@@ -166,6 +170,10 @@ impl<'a> Checker<'a> {
                     let help =
                         "sources, dedups, windows and queries are the tables of SQL: give each its own name";
                     self.problems.help(&entry.key_at, message, help);
+                }
+                let late = entry.node.get("late").and_then(|e| e.node.text());
+                if kind == "window" && late.is_some_and(|t| t.value == "drop") {
+                    self.names.dropping.insert(entry.key.clone());
                 }
                 self.names.add(kind, &entry.key);
             }
@@ -346,7 +354,11 @@ impl<'a> Checker<'a> {
         let at = node.at_key("input");
         if self.names.windows.contains(input) {
             let message = format!("`{input}` is a window, not a stream");
-            let help = format!("a query over `{input}` makes a stream; its late rows are `{input}.late`");
+            let late = match self.names.dropping.contains(input) {
+                true => "are dropped".to_owned(),
+                false => format!("are `{input}.late`"),
+            };
+            let help = format!("a query over `{input}` makes a stream; its late rows {late}");
             self.problems.help(at, message, help);
         } else {
             self.no_stream(at, input);
@@ -356,6 +368,13 @@ impl<'a> Checker<'a> {
 
     /// Reports a stream that does not exist.
     fn no_stream(&mut self, at: &At, typed: &str) {
+        let window = typed.strip_suffix(".late");
+        if let Some(window) = window.filter(|w| self.names.dropping.contains(*w)) {
+            let message = format!("there is no stream `{typed}`: the window drops its late rows");
+            let help = format!("write `late = \"side\"` in [window.{window}]");
+            self.problems.help(at, message, help);
+            return;
+        }
         let known = self.names.streams.iter().map(String::as_str);
         let help = did_you_mean(typed, known, '`', "streams").unwrap_or_default();
         self.problems
@@ -369,6 +388,23 @@ impl<'a> Checker<'a> {
         let Some(stream) = self.plan.streams.get(&sink.input) else {
             return;
         };
+        if let Some(window) = self.names.updating.get(&sink.input)
+            && !connector.takes_revisions()
+        {
+            let (kind, input) = (&sink.kind, &sink.input);
+            let able = self.registry.sinks.values().filter(|s| s.takes_revisions());
+            let able: Vec<&str> = able.map(|s| s.name()).collect();
+            let message = format!(
+                "`{input}` gives a window's result again, as a higher `revision`, when rows come late, and a {kind} \
+                 sink cannot replace the one before"
+            );
+            let help = format!(
+                "leave `on_late` and `allowed_lateness` out of [window.{window}], or send `{input}` to one of these \
+                 sinks: {}",
+                able.join(", ")
+            );
+            self.problems.help(node.at_key("input"), message, help);
+        }
         let context = SinkContext {
             pipeline: self.plan.name.clone(),
             name: sink.name.clone(),
@@ -428,6 +464,7 @@ impl Names {
                 vec![name.to_owned(), format!("{name}.invalid")],
             ),
             "dedup" => (&mut self.dedups, vec![name.to_owned()]),
+            "window" if self.dropping.contains(name) => (&mut self.windows, Vec::new()),
             "window" => (&mut self.windows, vec![format!("{name}.late")]),
             _ => (&mut self.queries, vec![name.to_owned()]),
         };

@@ -79,6 +79,7 @@ impl<'a> Planner<'_, 'a, '_> {
                 schema: stream.schema.clone(),
                 event_time,
                 window: None,
+                lateness: None,
             }),
             None => {
                 self.timeless.insert(name.into());
@@ -88,6 +89,16 @@ impl<'a> Planner<'_, 'a, '_> {
         let windows: Vec<_> = self.windows.extract_if(.., over).collect();
         let windowed = self.windowed.contains(name);
         for window in windows {
+            if let Some(cause) = self.checker.names.updating.get(name) {
+                let message = format!(
+                    "`{name}` gives a window's result again when rows come late, so windows over it would count it \
+                     more than once"
+                );
+                let help = format!("cut the source instead, or leave `on_late` out of [window.{cause}]");
+                let at = window.node.at_key("input");
+                self.checker.problems.help(at, message, help);
+                continue;
+            }
             let table = windows::place(self.checker, &window, &stream, windowed);
             self.tables.extend(table);
             self.dedups_of(&format!("{}.late", window.name));
@@ -147,6 +158,10 @@ impl<'a> Planner<'_, 'a, '_> {
         if plan.inputs().iter().any(windowed) {
             self.windowed.insert(name.into());
         }
+        let updating = plan.inputs().iter().find_map(|input| self.updates(input));
+        if let Some(window) = updating {
+            self.checker.names.updating.insert(name.into(), window);
+        }
         let stream = Stream {
             schema: plan.schema(),
             event_time: plan.event_time(),
@@ -158,6 +173,14 @@ impl<'a> Planner<'_, 'a, '_> {
             plan,
         });
         self.publish(name);
+    }
+
+    /// The window that makes an input give results again, if one does.
+    fn updates(&self, input: &str) -> Option<String> {
+        let windows = &self.checker.plan.windows;
+        let own = windows.iter().find(|w| w.name == input && w.lateness.is_some());
+        own.map(|w| w.name.clone())
+            .or_else(|| self.checker.names.updating.get(input).cloned())
     }
 
     /// Reports why the queries that are left cannot be planned. Errors about something that was reported

@@ -21,7 +21,7 @@ use crate::pipeline::{Bytes, PipelineFile, Span};
 use crate::registry::Registry;
 use crate::sink::{Sink, SinkConnector, SinkContext};
 use crate::source::{Source, SourceConnector, SourceContext, options};
-use crate::sql::{SqlError, SqlExplain, SqlPlan, SqlPlanner, SqlRequest, SqlTable, WINDOW_START};
+use crate::sql::{REVISION, SqlError, SqlExplain, SqlPlan, SqlPlanner, SqlRequest, SqlTable, WINDOW_START};
 use crate::window::Window;
 
 #[test]
@@ -358,7 +358,7 @@ fn has_column(cx: &SinkContext, name: &str) -> Result<()> {
 }
 
 macro_rules! sink {
-    ($connector:ty, $name:literal, $options:ty, $check:expr) => {
+    ($connector:ty, $name:literal, $options:ty, $revisions:literal, $check:expr) => {
         #[async_trait]
         impl SinkConnector for $connector {
             fn name(&self) -> &'static str {
@@ -371,6 +371,9 @@ macro_rules! sink {
                 let check: fn(&SinkContext, $options) -> Result<()> = $check;
                 check(cx, options(&cx.options)?)
             }
+            fn takes_revisions(&self) -> bool {
+                $revisions
+            }
             async fn open(&self, _: SinkContext) -> Result<Box<dyn Sink>> {
                 Err(Error::bug("not in this test"))
             }
@@ -378,12 +381,18 @@ macro_rules! sink {
     };
 }
 
-sink!(Console, "console", console::ConsoleOptions, |_, _| Ok(()));
-sink!(Parquet, "parquet", ParquetOptions, |_, _| Ok(()));
-sink!(CloudWatch, "cloudwatch", CloudWatchOptions, |cx, options| {
-    has_column(cx, &options.timestamp)?;
-    options.metrics.iter().try_for_each(|m| has_column(cx, &m.value))
-});
+sink!(Console, "console", console::ConsoleOptions, true, |_, _| Ok(()));
+sink!(Parquet, "parquet", ParquetOptions, false, |_, _| Ok(()));
+sink!(
+    CloudWatch,
+    "cloudwatch",
+    CloudWatchOptions,
+    false,
+    |cx, options| {
+        has_column(cx, &options.timestamp)?;
+        options.metrics.iter().try_for_each(|m| has_column(cx, &m.value))
+    }
+);
 
 /// Understands `SELECT column, … FROM table [, table]`, where `count(*) AS n` and `window_start() AS at` are
 /// columns too.
@@ -441,6 +450,9 @@ impl SqlPlanner for FakeSql {
                 None => errors.push(fail(column, format!("column '{column}' not found"))),
             }
         }
+        if tables.iter().any(|t| t.lateness.is_some()) {
+            fields.push(Field::new(REVISION, arrow::datatypes::DataType::Int64, false));
+        }
         match errors.is_empty() {
             true => Ok(Arc::new(FakePlan {
                 schema: Arc::new(Schema::new(fields)),
@@ -450,7 +462,7 @@ impl SqlPlanner for FakeSql {
             false => Err(errors),
         }
     }
-    fn window(&self, _: &Window, _: usize) -> Result<Box<dyn Operator>> {
+    fn window(&self, _: &Window, _: usize, _: Duration) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))
     }
     fn dedup(&self, schema: &SchemaRef, _: usize, key: &[usize], _: Duration) -> Result<Box<dyn Operator>> {
@@ -494,6 +506,9 @@ impl SqlPlan for FakePlan {
         let time = |name: &str| self.schema.index_of(name).ok();
         let names = [WINDOW_START, "minute", "hour", "occurred_at"];
         names.into_iter().find_map(time)
+    }
+    fn watermark_delay(&self) -> Duration {
+        Duration::ZERO
     }
     fn local(&self, _: usize) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))

@@ -7,7 +7,7 @@ use arrow::datatypes::Schema;
 use super::check::{Checker, Section};
 use super::diagnostic::did_you_mean;
 use super::tree::Node;
-use crate::pipeline::{Span, WindowKind, WindowSpec};
+use crate::pipeline::{LateRows, OnLate, Span, WindowKind, WindowSpec};
 use crate::plan::{Stream, WindowNode};
 use crate::sql::{SqlTable, WINDOW_END, WINDOW_START};
 use crate::window::Window;
@@ -29,6 +29,8 @@ pub(super) struct CheckedWindow<'a> {
     pub name: String,
     pub input: String,
     pub window: Window,
+    pub late: LateRows,
+    pub lateness: Option<Duration>,
     pub node: &'a Node,
 }
 
@@ -36,11 +38,14 @@ pub(super) struct CheckedWindow<'a> {
 pub(super) fn read<'a>(checker: &mut Checker<'a>) -> Vec<CheckedWindow<'a>> {
     let sections = checker.sections::<WindowSpec>("window");
     let read = |section: Section<'a, WindowSpec>| {
+        let lateness = Parameters::of(checker, &section).lateness();
         let window = Parameters::of(checker, &section).window();
         input_is_stream(checker, section.node, &section.spec.input).then(|| CheckedWindow {
             name: section.name.into(),
             input: section.spec.input,
             window,
+            late: section.spec.late,
+            lateness,
             node: section.node,
         })
     };
@@ -82,22 +87,27 @@ pub(super) fn place(
         }
     }
     session_key(checker, node, &stream.schema);
-    let late = Stream {
-        schema: stream.schema.clone(),
-        event_time: Some(event_time),
-    };
-    checker.stream(format!("{name}.late"), late);
+    if window.late == LateRows::Side {
+        let late = Stream {
+            schema: stream.schema.clone(),
+            event_time: Some(event_time),
+        };
+        checker.stream(format!("{name}.late"), late);
+    }
     checker.plan.windows.push(WindowNode {
         name: name.clone(),
         input: input.clone(),
         window: window.window.clone(),
         event_time,
+        late: window.late,
+        lateness: window.lateness,
     });
     Some(SqlTable {
         name: name.clone(),
         schema: stream.schema.clone(),
         event_time,
         window: Some(window.window.clone()),
+        lateness: window.lateness,
     })
 }
 
@@ -190,6 +200,38 @@ impl<'c, 'a, 's> Parameters<'c, 'a, 's> {
                 key: spec.key.clone().unwrap_or_default(),
             },
         }
+    }
+
+    /// How long the window fires again for late rows.
+    fn lateness(mut self) -> Option<Duration> {
+        let [lateness, on_late] = ["allowed_lateness", "on_late"].map(|key| self.node.get(key));
+        let at = &lateness.or(on_late)?.key_at;
+        let problems = &mut self.checker.problems;
+        match (self.spec.kind, lateness, on_late) {
+            (WindowKind::Session, ..) => {
+                let message = "session windows do not fire again for late rows";
+                let help = "leave out `allowed_lateness` and `on_late`, or use another type of window";
+                problems.help(at, message, help);
+            }
+            (_, Some(_), None) => {
+                let message = "`allowed_lateness` does not say what a late row does";
+                problems.help(
+                    at,
+                    message,
+                    "add `on_late = \"update\"`: the window fires again with it",
+                );
+            }
+            (_, None, _) => {
+                let message = "`on_late` does not say for how long";
+                problems.help(at, message, "add for example `allowed_lateness = \"1h\"`");
+            }
+            // A value of `on_late` that is wrong has been reported.
+            _ => {
+                let OnLate::Update = self.spec.on_late?;
+                return self.checked("allowed_lateness", self.spec.allowed_lateness, false);
+            }
+        }
+        None
     }
 
     /// What the kind needs is there, what it does not take is not.

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::metrics::NodeMetrics;
 use crate::operator::Operator;
+use crate::pipeline::LateRows;
 use crate::plan::{DedupNode, Plan, SourceNode, SqlNode, WindowNode};
 use crate::registry::Registry;
 use crate::runtime::chain::{Chain, ChainedOperator, FanId};
@@ -141,11 +142,16 @@ impl Builder<'_> {
     fn attach_window(&mut self, chain: &mut Chain, window: &WindowNode, from: FanId) -> Result<()> {
         let node = format!("window.{}", window.name);
         let main = chain.add_fan(None);
-        let late = chain.add_fan(self.taps.get(&format!("{}.late", window.name)).cloned());
-        let operator = self.registry.sql.window(&window.window, window.event_time)?;
-        let operator = self.chained(&node, "window", operator, main, Some(late), (true, true))?;
+        let late = format!("{}.late", window.name);
+        let side = (window.late == LateRows::Side).then(|| chain.add_fan(self.taps.get(&late).cloned()));
+        let lateness = window.lateness.unwrap_or_default();
+        let sql = &self.registry.sql;
+        let operator = sql.window(&window.window, window.event_time, lateness)?;
+        let operator = self.chained(&node, "window", operator, main, side, (true, true))?;
         chain.add_operator(from, 0, operator);
-        self.attach(chain, &format!("{}.late", window.name), late)?;
+        if let Some(side) = side {
+            self.attach(chain, &late, side)?;
+        }
         let plan = self.plan;
         for query in &plan.queries {
             for (input, _) in query

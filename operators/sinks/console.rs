@@ -55,6 +55,11 @@ impl SinkConnector for ConsoleConnector {
         options::<ConsoleOptions>(&cx.options).map(drop)
     }
 
+    /// Whoever reads sees the `revision`.
+    fn takes_revisions(&self) -> bool {
+        true
+    }
+
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let ConsoleOptions { format } = options(&cx.options)?;
         let to = io::stdout();

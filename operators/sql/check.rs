@@ -256,6 +256,18 @@ impl<'a> Check<'a> {
                         first.name, table.name
                     ),
                 ),
+                Some(_) if table.lateness != first.lateness => {
+                    let says = |t: &SqlTable| match t.lateness {
+                        Some(lateness) => format!("{:?} fires again for rows up to {lateness:?} late", t.name),
+                        None => format!("{:?} fires once", t.name),
+                    };
+                    let message = format!(
+                        "{}, but {}; give both the same allowed_lateness and on_late",
+                        says(first),
+                        says(table)
+                    );
+                    self.refuse(*at, message);
+                }
                 Some(window) => self.window(table, window, *at),
             }
         }

@@ -1,13 +1,14 @@
 //! The half of a windowed query that runs once: collects the panes' state from all partitions and, when the
 //! watermark passes a window's end, executes the upper plan over it.
 //!
-//! Windows fire in order of their end, each once: those that hold any row, or with `emit_empty` all of them
-//! from the first known one on. The first known is the window of the first state that arrived or the first
+//! Windows fire in order of their end, each once, unless late rows make it fire again (`revisions.rs`): those
+//! that hold any row, or with `emit_empty` all of them from the first known one on. The first known is the window of the first state that arrived or the first
 //! one that was open at the first watermark, whichever is earlier; before that nobody was listening, so there
 //! is nothing to report as empty.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -24,6 +25,7 @@ use millstream_engine::{Error, Result};
 use super::errors::failed;
 use super::functions::FiringWindow;
 use super::local::check_kept;
+use super::revisions::Revisions;
 use super::split::{Reduce, Split};
 use super::steps::with_schema;
 use super::{CONSECUTIVE_EMPTY_WINDOWS, part_label, part_pane};
@@ -44,6 +46,8 @@ pub(super) struct UpperHalf {
     kept_bytes: usize,
     /// Every window that ends here or earlier has fired.
     watermark: Timestamp,
+    /// Set when windows fire again for late rows.
+    revisions: Option<Revisions>,
 }
 
 impl UpperHalf {
@@ -67,6 +71,22 @@ impl UpperHalf {
             held: BTreeMap::new(),
             kept_bytes: 0,
             watermark: Timestamp::MIN,
+            revisions: None,
+        }
+    }
+
+    /// The same half, whose windows fire again for rows that come up to `lateness` after their end.
+    pub fn updating(mut self, lateness: Option<Duration>) -> UpperHalf {
+        self.revisions = lateness.map(|lateness| Revisions::new(self.panes, lateness, &self.schema));
+        self
+    }
+
+    /// Whether the pane is of no more use.
+    fn is_done(&self, pane: i64) -> bool {
+        let last = self.panes.last_end(pane);
+        match &self.revisions {
+            None => last <= self.watermark.0,
+            Some(revisions) => !revisions.keeps(last, self.watermark),
         }
     }
 
@@ -95,7 +115,19 @@ impl UpperHalf {
             .is_some_and(|s| matches!(s.reduce, Reduce::Keep))
     }
 
-    /// Ends of the windows to fire now, in order.
+    /// Ends of the windows to fire now, in order, each with a number when they may fire again.
+    fn begin(&mut self, at: Timestamp) -> Vec<i64> {
+        let first = self.due(at);
+        let Some(revisions) = &mut self.revisions else {
+            return first;
+        };
+        let mut due: Vec<i64> = revisions.again(self.watermark).into_iter().collect();
+        due.extend(first);
+        revisions.number(&due);
+        due
+    }
+
+    /// Ends of the windows to fire for the first time, in order.
     fn due(&self, at: Timestamp) -> Vec<i64> {
         // Most watermarks pass no window's end; do not look at the panes for those.
         if self.watermark > Timestamp::MIN && self.panes.next_end(self.watermark.0) > at.0 {
@@ -103,8 +135,8 @@ impl UpperHalf {
         }
         let with_rows: BTreeSet<i64> = self
             .held
-            .keys()
-            .flat_map(|pane| self.panes.ends_of(*pane))
+            .range(self.panes.open_from(self.watermark)..)
+            .flat_map(|(pane, _)| self.panes.ends_of(*pane))
             .filter(|end| *end > self.watermark.0 && *end <= at.0)
             .collect();
         match self.emit_empty {
@@ -161,18 +193,25 @@ impl UpperHalf {
         let failed = |e| failed(&self.query, e).within(format!("window {} to {}", window.start, window.end));
         let plan = self.split.filled(rows, window).map_err(failed)?;
         for rows in collect(plan, Arc::clone(&self.context)).await.map_err(failed)? {
-            out.emit(with_schema(rows, &self.schema)?);
+            let rows = with_schema(rows, &self.schema)?;
+            out.emit(match &self.revisions {
+                Some(revisions) => revisions.stamp(rows, window.end.0)?,
+                None => rows,
+            });
         }
         Ok(())
     }
 
     /// Drops the panes whose last window has fired.
     fn forget(&mut self) {
-        while let Some(entry) = self.held.first_entry() {
-            if self.panes.last_end(*entry.key()) > self.watermark.0 {
-                break;
-            }
-            let slots = entry.remove();
+        while let Some(pane) = self
+            .held
+            .keys()
+            .next()
+            .copied()
+            .filter(|pane| self.is_done(*pane))
+        {
+            let slots = self.held.remove(&pane).unwrap_or_default();
             for (slot, rows) in slots.iter().enumerate() {
                 if self.keeps(slot) {
                     let bytes: usize = rows.iter().map(get_record_batch_memory_size).sum();
@@ -192,32 +231,45 @@ impl Operator for UpperHalf {
                 self.query
             )));
         };
-        if self.panes.last_end(pane.start.0) <= self.watermark.0 {
+        if self.is_done(pane.start.0) {
             return Err(Error::bug(format!(
                 "query {:?} was given state of the pane at {} when the watermark stood at {}",
                 self.query, pane.start, self.watermark
             )));
         }
+        if let Some(revisions) = &mut self.revisions {
+            revisions.touch(pane.start.0, self.watermark);
+        }
         self.hold(pane, batch.rows)
     }
 
     async fn on_watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<()> {
-        for end in self.due(at) {
+        for end in self.begin(at) {
             self.fire(self.panes.ending(end), out).await?;
         }
         self.watermark = at;
         self.forget();
+        if let Some(revisions) = &mut self.revisions {
+            revisions.forget(at);
+        }
         Ok(())
     }
 
     /// Results carry their window's start: the next one is that of the first window still open.
     fn watermark_behind(&self, at: Timestamp) -> Timestamp {
-        Timestamp(self.panes.open_from(at)).min(at)
+        let from = match &self.revisions {
+            Some(revisions) => revisions.open_from(at),
+            None => self.panes.open_from(at),
+        };
+        Timestamp(from).min(at)
     }
 
     fn snapshot(&mut self) -> Result<Snapshot> {
         let mut snapshot = Snapshot::default();
         snapshot.push(WATERMARK, watermark_rows(self.watermark)?);
+        if let Some(revisions) = &self.revisions {
+            revisions.snapshot(&mut snapshot)?;
+        }
         for (start, slots) in &self.held {
             for (slot, batches) in slots.iter().enumerate() {
                 for rows in batches {
@@ -230,6 +282,11 @@ impl Operator for UpperHalf {
 
     fn restore(&mut self, from: Snapshot) -> Result<()> {
         for part in from.parts {
+            if let Some(revisions) = &mut self.revisions
+                && revisions.restore(&part)?
+            {
+                continue;
+            }
             match part.label.as_str() {
                 WATERMARK => self.watermark = watermark_of(&part.rows)?,
                 label => self.hold(part_pane(label)?, part.rows)?,

@@ -14,6 +14,7 @@
 //!   what is below the cut, `tables.rs` the leaves on both sides of it.
 //! - `interval/`: joins of two streams without windows.
 //! - `functions/`: `window_start()` and `window_end()`, and the functions that DataFusion lacks.
+//! - `revisions.rs`: firing windows again for late rows.
 
 mod accumulate;
 mod check;
@@ -23,12 +24,15 @@ mod event_time;
 mod functions;
 mod global;
 mod interval;
+#[cfg(test)]
+mod late;
 mod local;
 #[cfg(test)]
 mod oracle;
 mod plan;
 #[cfg(test)]
 mod refusals;
+mod revisions;
 #[cfg(test)]
 mod rollup;
 mod split;

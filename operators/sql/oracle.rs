@@ -133,6 +133,7 @@ fn plan(query: &str, window: &Window, emit_empty: bool) -> Arc<dyn SqlPlan> {
         schema: schema(),
         event_time: EVENT_TIME,
         window: Some(window.clone()),
+        lateness: None,
     });
     let request = SqlRequest {
         name: "case",

@@ -29,11 +29,12 @@ use super::functions::{FiringWindow, scalar_functions, window_functions};
 use super::global::UpperHalf;
 use super::interval::{self, IntervalJoin};
 use super::local::{LowerHalf, Stateless};
+use super::revisions::with_revision;
 use super::split::{Reduce, Slot, Split, split};
 use super::steps::{ScanColumn, Steps};
 use super::tables::PlanningTable;
 use crate::dedup::dedup_operator;
-use crate::window::{Panes, window_operator};
+use crate::window::{Panes, updating_window_operator};
 
 /// Rules of DataFusion's physical optimizer that we plan without. The first fuses a partial aggregate with
 /// its final one, which is the seam we cut at. The next two put row limits into aggregates, which a partial
@@ -57,8 +58,13 @@ impl DataFusionPlanner {
 }
 
 impl SqlPlanner for DataFusionPlanner {
-    fn window(&self, window: &Window, event_time: usize) -> Result<Box<dyn Operator>, Error> {
-        window_operator(window, event_time)
+    fn window(
+        &self,
+        window: &Window,
+        event_time: usize,
+        lateness: Duration,
+    ) -> Result<Box<dyn Operator>, Error> {
+        updating_window_operator(window, event_time, lateness)
     }
 
     fn dedup(
@@ -104,6 +110,8 @@ enum Kind {
     Interval(Arc<IntervalJoin>),
     Windowed {
         panes: Panes,
+        /// Set when windows fire again for late rows.
+        lateness: Option<Duration>,
         split: Split,
         window: Arc<FiringWindow>,
         context: Arc<TaskContext>,
@@ -231,12 +239,17 @@ impl Query {
         let cut = checked.window.as_ref().expect("a windowed query has a window");
         let panes = Panes::new(cut).map_err(|e| DataFusionError::Plan(e.to_string()))?;
         let plan = state.create_physical_plan(logical).await?;
+        let lateness = checked.inputs.iter().find_map(|name| self.table(name)?.lateness);
         Ok(Planned {
             inputs: checked.inputs,
-            schema: plan.schema(),
+            schema: match lateness {
+                Some(_) => with_revision(&plan.schema())?,
+                None => plan.schema(),
+            },
             event_time: window_start_column(logical),
             kind: Kind::Windowed {
                 panes,
+                lateness,
                 split: split(&plan, &|table| self.width(table), panes.pane_is_window())?,
                 window,
                 context: state.task_ctx(),
@@ -277,6 +290,14 @@ impl SqlPlan for DataFusionPlan {
 
     fn event_time(&self) -> Option<usize> {
         self.planned.event_time
+    }
+
+    fn watermark_delay(&self) -> Duration {
+        match &self.planned.kind {
+            Kind::Stateless(_) => Duration::ZERO,
+            Kind::Interval(join) => join.delay(),
+            Kind::Windowed { panes, .. } => panes.size(),
+        }
     }
 
     fn local(&self, input: usize) -> Result<Box<dyn Operator>> {
@@ -324,17 +345,21 @@ impl SqlPlan for DataFusionPlan {
             Kind::Stateless(_) | Kind::Interval(_) => Ok(None),
             Kind::Windowed {
                 panes,
+                lateness,
                 split,
                 window,
                 context,
-            } => Ok(Some(Box::new(UpperHalf::new(
-                Arc::clone(&self.query.name),
-                split,
-                window,
-                context,
-                panes,
-                self.query.emit_empty,
-            )))),
+            } => {
+                let half = UpperHalf::new(
+                    Arc::clone(&self.query.name),
+                    split,
+                    window,
+                    context,
+                    panes,
+                    self.query.emit_empty,
+                );
+                Ok(Some(Box::new(half.updating(lateness))))
+            }
         }
     }
 

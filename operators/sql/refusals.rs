@@ -22,6 +22,7 @@ fn tables() -> Vec<SqlTable> {
         schema: Arc::clone(&schema),
         event_time: 2,
         window,
+        lateness: None,
     };
     let tumbling = |seconds| Window::Tumbling {
         size: Duration::from_secs(seconds),

@@ -99,6 +99,7 @@ fn plan(level: &Level) -> Arc<dyn SqlPlan> {
         schema: schema(),
         event_time: 0,
         window: Some(level.window.clone()),
+        lateness: None,
     };
     let query = "SELECT window_start() AS at, coalesce(sum(n), 0) AS n, count(*) AS windows FROM below";
     DataFusionPlanner::new()

@@ -54,6 +54,7 @@ fn plan(query: &str, emit_empty: bool) -> Arc<dyn SqlPlan> {
         schema: schema(),
         event_time: 1,
         window: window.cloned(),
+        lateness: None,
     };
     let tables = [
         table("impressions", None),

@@ -8,6 +8,8 @@
 mod operator;
 mod panes;
 
-pub use operator::window_operator;
+#[cfg(test)]
+pub(crate) use operator::ROWS_LATE_UPDATED;
 pub(crate) use operator::{WATERMARK, event_times, watermark_of, watermark_rows};
+pub use operator::{updating_window_operator, window_operator};
 pub use panes::{Interval, Panes};

@@ -3,10 +3,12 @@
 //! A row is late when every window it belongs to ends at or before the watermark that stood before its
 //! batch. Lateness grows with age for every kind of window, so it is one comparison per row with a threshold
 //! that moves with the watermark, and one comparison per batch when nothing is late, the normal case.
+//! Windows that fire again take rows until their lateness is over; their threshold is that much earlier.
 //!
 //! Fails with a data error when an event time is null, which sources do not let through.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::compute::kernels::cmp::lt;
@@ -25,11 +27,25 @@ use super::Panes;
 /// Label of the snapshot part that holds a watermark.
 pub(crate) const WATERMARK: &str = "watermark";
 
+/// Count of late rows for which a window fires again, apart from those that come too late even for that.
+pub(crate) const ROWS_LATE_UPDATED: &str = "rows_late_updated";
+
 /// The operator that splits late rows off; `event_time` is the index of the event-time column.
 pub fn window_operator(window: &Window, event_time: usize) -> Result<Box<dyn Operator>> {
+    updating_window_operator(window, event_time, Duration::ZERO)
+}
+
+/// The same for windows that take rows until `lateness` after their end: late rows pass, and are counted, up
+/// to then.
+pub fn updating_window_operator(
+    window: &Window,
+    event_time: usize,
+    lateness: Duration,
+) -> Result<Box<dyn Operator>> {
     Ok(Box::new(WindowOperator {
         panes: Panes::new(window)?,
         event_time,
+        lateness,
         watermark: Timestamp::MIN,
     }))
 }
@@ -37,17 +53,33 @@ pub fn window_operator(window: &Window, event_time: usize) -> Result<Box<dyn Ope
 struct WindowOperator {
     panes: Panes,
     event_time: usize,
+    lateness: Duration,
     watermark: Timestamp,
+}
+
+impl WindowOperator {
+    /// Late rows that pass all the same.
+    fn count_updating(&self, times: &TimestampMicrosecondArray, takes_from: i64, out: &mut Output) {
+        let open_from = self.panes.open_from(self.watermark);
+        let times = times.values().iter();
+        let updating = times.filter(|at| (takes_from..open_from).contains(*at)).count();
+        if updating > 0 {
+            out.count(ROWS_LATE_UPDATED, updating as u64);
+        }
+    }
 }
 
 #[async_trait]
 impl Operator for WindowOperator {
     fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
         let times = event_times(&batch.rows, self.event_time)?;
-        let open_from = self.panes.open_from(self.watermark);
+        let takes_from = self.panes.takes_from(self.watermark, self.lateness);
+        if !self.lateness.is_zero() {
+            self.count_updating(times, takes_from, out);
+        }
         match arrow::compute::min(times) {
-            Some(earliest) if earliest < open_from => {
-                let late = lt(times, &TimestampMicrosecondArray::new_scalar(open_from))?;
+            Some(earliest) if earliest < takes_from => {
+                let late = lt(times, &TimestampMicrosecondArray::new_scalar(takes_from))?;
                 out.emit_side(filter_record_batch(&batch.rows, &late)?);
                 out.emit(filter_record_batch(&batch.rows, &not(&late)?)?);
             }
@@ -109,8 +141,6 @@ pub(crate) fn watermark_of(rows: &RecordBatch) -> Result<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn rows(times: &[i64]) -> RecordBatch {
@@ -160,6 +190,36 @@ mod tests {
         restored.on_batch(0, rows(&[59]).into(), &mut out).expect("batch");
         assert!(out.main.is_empty());
         assert_eq!(times(&out.side[0]), [59]);
+    }
+
+    #[tokio::test]
+    async fn a_row_is_late_once_and_counted_once() {
+        let window = Window::Tumbling {
+            size: Duration::from_micros(60),
+            offset: Duration::ZERO,
+        };
+        let lateness = Duration::from_micros(100);
+        let mut operator = updating_window_operator(&window, 0, lateness).expect("operator");
+        let mut out = Output::default();
+        operator
+            .on_watermark(Timestamp(219), &mut out)
+            .await
+            .expect("watermark");
+        let batch = rows(&[59, 60, 119, 120, 179, 180, 240]);
+        operator.on_batch(0, batch.into(), &mut out).expect("batch");
+        assert_eq!(times(&out.side[0]), [59], "its window ended 159 ago");
+        assert_eq!(times(&out.main[0].rows), [60, 119, 120, 179, 180, 240]);
+        assert_eq!(out.counts, [(ROWS_LATE_UPDATED, 4)]);
+        // Not a microsecond longer.
+        operator
+            .on_watermark(Timestamp(220), &mut out)
+            .await
+            .expect("watermark");
+        let mut out = Output::default();
+        let batch = rows(&[119, 120]);
+        operator.on_batch(0, batch.into(), &mut out).expect("batch");
+        assert_eq!(times(&out.side[0]), [119]);
+        assert_eq!(out.counts, [(ROWS_LATE_UPDATED, 1)]);
     }
 
     #[test]

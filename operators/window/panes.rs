@@ -85,6 +85,11 @@ impl Panes {
         })
     }
 
+    /// Length of a window; of the largest one when they grow.
+    pub fn size(&self) -> Duration {
+        Duration::from_micros(self.size.unsigned_abs())
+    }
+
     /// Start of the pane a row at `at` falls into.
     pub fn pane_of(&self, at: i64) -> i64 {
         floor(at, self.pane, self.offset)
@@ -144,6 +149,14 @@ impl Panes {
             Timestamp::MAX => i64::MAX,
             Timestamp(at) if self.grows => floor(at, self.size, self.offset),
             Timestamp(at) => self.next_end(at).saturating_sub(self.size),
+        }
+    }
+
+    /// As [`Panes::open_from`], when windows take rows until `lateness` after their end.
+    pub fn takes_from(&self, watermark: Timestamp, lateness: Duration) -> i64 {
+        match watermark {
+            Timestamp::MAX => i64::MAX,
+            at => self.open_from(at.minus(lateness)),
         }
     }
 }

@@ -60,14 +60,17 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
     Ok(service.run_to_end())
 }
 
-/// Says what runs and where to look. On standard error, because standard output belongs to console sinks.
+/// Says what runs and where to look. On standard error, because standard output belongs to console sinks; at once,
+/// because whoever reads along would see half an address.
 fn announce(plans: &[Arc<Plan>], service: &Service) {
+    let mut greeting = String::new();
     for plan in plans {
         let about = plan.description.as_deref().unwrap_or_default();
-        eprintln!("{}  {about}", plan.name);
+        greeting += &format!("{}  {about}\n", plan.name);
     }
     if let Some(ingest) = service.ingest() {
-        eprintln!("ingest   http://{ingest}");
+        greeting += &format!("ingest   http://{ingest}\n");
     }
-    eprintln!("console  http://{}", service.admin());
+    greeting += &format!("console  http://{}\n", service.admin());
+    eprint!("{greeting}");
 }

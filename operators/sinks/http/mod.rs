@@ -125,6 +125,11 @@ impl SinkConnector for HttpSinkConnector {
         Target::check(&options(&cx.options)?)
     }
 
+    /// Whoever receives the rows sees their `revision`.
+    fn takes_revisions(&self) -> bool {
+        true
+    }
+
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let typed: HttpSinkOptions = options(&cx.options)?;
         Ok(Box::new(HttpSink {

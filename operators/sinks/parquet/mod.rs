@@ -129,8 +129,10 @@ fn default_partition_by() -> Vec<String> {
     ["year", "month", "day"].map(String::from).into()
 }
 
+/// Of one core that takes rows, level 3 was 40 %, the largest part of all. Ids are most of the bytes of such rows;
+/// where no string repeats, what level 3 looks for is not there, and its files were 4 % larger than those of level 1.
 fn default_compression_level() -> i32 {
-    3
+    1
 }
 
 fn default_roll_size() -> Bytes {

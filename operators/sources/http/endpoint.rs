@@ -132,13 +132,22 @@ pub(super) enum Route {
 pub(super) type Table = HashMap<String, Route>;
 
 /// The table that all lanes follow.
-#[derive(Default)]
 pub(super) struct Routes {
     table: RwLock<Arc<Table>>,
     epoch: AtomicUsize,
 }
 
 impl Routes {
+    /// Routes to sources that will open soon.
+    pub fn expecting(paths: &[&str]) -> Routes {
+        let until = Instant::now() + AWAY_FOR;
+        let away = |path: &&str| ((*path).to_owned(), Route::Away { until });
+        Routes {
+            table: RwLock::new(Arc::new(paths.iter().map(away).collect())),
+            epoch: AtomicUsize::new(0),
+        }
+    }
+
     pub fn epoch(&self) -> usize {
         self.epoch.load(SeqCst)
     }

@@ -42,13 +42,15 @@ pub struct Ingest {
 }
 
 impl Ingest {
-    /// Listens on `listen` and starts the lanes. An error of class config if the address is taken.
-    pub fn start(listen: SocketAddr, limits: Limits) -> Result<Arc<Ingest>> {
+    /// Listens on `listen` and starts the lanes. Until their sources open, requests to the `expected` paths are
+    /// told to come again: a client that meets a restart must not take its path for gone. An error of class
+    /// config if the address is taken.
+    pub fn start(listen: SocketAddr, limits: Limits, expected: &[&str]) -> Result<Arc<Ingest>> {
         let lanes = limits.lanes.max(1);
         let (listeners, local_addr) = bind_all(listen, lanes)
             .map_err(|e| Error::config(format!("cannot listen on {listen} for ingest: {e}")))?;
         let shared = Arc::new(Shared {
-            routes: Routes::default(),
+            routes: Routes::expecting(expected),
             limits,
             stats: (0..lanes).map(|_| LaneStats::default()).collect(),
             stop: CancellationToken::new(),

@@ -52,6 +52,7 @@ pub(super) fn plan(query: &str) -> Arc<dyn SqlPlan> {
         schema: schema(),
         event_time: EVENT_TIME,
         window: None,
+        lateness: None,
     });
     let request = SqlRequest {
         name: "case",

@@ -56,15 +56,28 @@ impl Millstream {
         );
         let mut address = |what: &str| greeted(&mut child, launch.dir, what);
         let (ingest, admin) = (address("ingest"), address("console"));
-        let it = Millstream {
+        let mut it = Millstream {
             child,
             dir: launch.dir.into(),
             ingest,
             admin,
             out,
         };
-        it.wait_for("the pipeline to run", || get(&it.admin, "/readyz").0 == 200);
+        it.wait_until_it_runs();
         it
+    }
+
+    fn wait_until_it_runs(&mut self) {
+        let started = Instant::now();
+        while get(&self.admin, "/readyz").0 != 200 {
+            let ended = self.child.try_wait().expect("its state is known");
+            assert!(
+                ended.is_none() && started.elapsed() < PATIENCE,
+                "the pipeline does not run ({ended:?}); it logged:\n{}",
+                log(&self.dir)
+            );
+            pause(Duration::from_millis(50));
+        }
     }
 
     /// Standard output so far, without the greeting.
@@ -171,7 +184,9 @@ fn greeted(child: &mut Child, dir: &Path, what: &str) -> String {
     let started = Instant::now();
     loop {
         let log = log(dir);
-        if let Some(address) = log.lines().find_map(|line| line.strip_prefix(what)) {
+        // A line without its end may still be being written: half an address is the wrong one.
+        let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        if let Some(address) = lines.find_map(|line| line.strip_prefix(what)) {
             return address.trim().into();
         }
         let ended = child.try_wait().expect("its state is known").is_some();

@@ -174,7 +174,8 @@ impl House {
     fn new(limits: Limits) -> House {
         let limits = Limits { lanes: 2, ..limits };
         House {
-            ingest: Ingest::start("127.0.0.1:0".parse().expect("an address"), limits).expect("a free port"),
+            ingest: Ingest::start("127.0.0.1:0".parse().expect("an address"), limits, &["/expected"])
+                .expect("a free port"),
             dir: tempfile::tempdir().expect("a directory"),
         }
     }
@@ -296,6 +297,9 @@ async fn invalid_rows_say_what_came_from_where_and_why() {
 #[tokio::test]
 async fn a_restart_loses_and_repeats_nothing() {
     let house = House::new(Limits::default());
+    // What will open soon asks for patience, as what comes back does.
+    assert_eq!(house.status(&post("/expected", envelope(0..1))), 503);
+    assert_eq!(house.status(&post(PATH, envelope(0..1))), 404);
     // A run with more lanes has left this one.
     std::fs::create_dir_all(house.dir.path().join("impressions/lane-7")).expect("a directory");
     let (source, stop) = house.open("impressions", impressions_options());
@@ -617,7 +621,7 @@ fn a_full_log_asks_for_patience() {
 #[test]
 fn a_port_has_one_server() {
     let house = House::new(Limits::default());
-    let error = Ingest::start(house.ingest.local_addr(), Limits::default())
+    let error = Ingest::start(house.ingest.local_addr(), Limits::default(), &[])
         .err()
         .expect("refused");
     assert_eq!(error.class(), ErrorClass::Config);
