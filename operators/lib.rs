@@ -30,6 +30,7 @@ pub fn registry(env: Environment) -> Registry {
     Registry::new(Arc::new(sql::DataFusionPlanner::new()))
         .source(http)
         .tables(tables::FileTables)
+        .source(sources::generate::GenerateConnector)
         .sink(sinks::cloudwatch::CloudwatchConnector)
         .sink(sinks::console::ConsoleConnector)
         .sink(sinks::http::HttpSinkConnector)

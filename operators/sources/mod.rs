@@ -1,4 +1,5 @@
 //! Sources, one file each.
 
+pub mod generate;
 pub mod http;
 pub mod invalid;

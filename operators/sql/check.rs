@@ -22,6 +22,7 @@ use millstream_engine::window::Window;
 
 use super::enrich::joins_row_by_row;
 use super::errors::{Text, instead};
+use super::functions::dialect;
 use crate::window::Panes;
 
 /// A query whose tables and functions are fit for streams.
@@ -45,7 +46,8 @@ pub(super) fn check(
     state: &SessionState,
 ) -> Result<Checked, Vec<SqlError>> {
     let text = Text(request.query);
-    let statement = one_query(text)?;
+    let mut statement = one_query(text)?;
+    let rewritten = dialect::rewrite(&mut statement);
     let found = Found::of(&statement);
     let mut check = Check {
         request,
@@ -55,6 +57,9 @@ pub(super) fn check(
         referenced: Vec::new(),
         errors: Vec::new(),
     };
+    for (at, message) in &rewritten.refused {
+        check.refuse(*at, message.as_str());
+    }
     if let Some(at) = found.recursive {
         check.refuse(
             at,
@@ -69,6 +74,12 @@ pub(super) fn check(
     }
     let tables = check.tables(&statement, &found);
     let window = check.windows(&tables);
+    for accessor in &rewritten.accessors {
+        let mut cut = tables.iter().map(|(table, _)| *table);
+        if let Some(message) = accessor.disagrees(window.as_ref(), &mut cut) {
+            check.refuse(accessor.span, message);
+        }
+    }
     check.functions(&found.functions, window.is_some());
     if !check.errors.is_empty() {
         return Err(check.errors);
@@ -189,11 +200,15 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
+    /// One mistake is one message: what comes second about the same place is left out.
     fn refuse(&mut self, at: datafusion::sql::sqlparser::tokenizer::Span, message: impl Into<String>) {
-        self.errors.push(SqlError {
-            message: message.into(),
-            at: self.text.bytes(at),
-        });
+        let at = self.text.bytes(at);
+        if at.is_none() || self.errors.iter().all(|e| e.at != at) {
+            self.errors.push(SqlError {
+                message: message.into(),
+                at,
+            });
+        }
     }
 
     /// The tables read, each as often as it is named.

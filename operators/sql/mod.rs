@@ -14,7 +14,7 @@
 //!   what is below the cut, `tables.rs` the leaves on both sides of it.
 //! - `interval/`: joins of two streams without windows.
 //! - `enrich.rs`: queries that join a stream with reference tables, without a window.
-//! - `functions.rs`: `window_start()` and `window_end()`.
+//! - `functions/`: `window_start()` and `window_end()`, and the functions that DataFusion lacks.
 //! - `revisions.rs`: firing windows again for late rows.
 //! - `assign.rs`: rows of a batch by pane; `firing.rs`: firings in pieces; `kept.rs`: the `state_limit`.
 

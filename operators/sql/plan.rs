@@ -28,7 +28,7 @@ use super::check::{Checked, check, reads, row_by_row};
 use super::enrich::{Enrich, Enrichment, passed_column};
 use super::errors::Text;
 use super::event_time::window_start_column;
-use super::functions::{FiringWindow, window_functions};
+use super::functions::{FiringWindow, scalar_functions, window_functions};
 use super::global::UpperHalf;
 use super::interval::{self, IntervalJoin};
 use super::kept::StateLimit;
@@ -504,7 +504,7 @@ fn session(
         .with_physical_optimizer_rules(rules)
         .build();
     let context = SessionContext::new_with_state(state);
-    for function in window_functions(window) {
+    for function in window_functions(window).into_iter().chain(scalar_functions()) {
         context.register_udf(function);
     }
     let schema = context.catalog("datafusion").and_then(|c| c.schema("public"));

@@ -25,7 +25,7 @@ use crate::window::Interval;
 
 /// The window that a global half is firing.
 #[derive(Debug)]
-pub(super) struct FiringWindow {
+pub(in crate::sql) struct FiringWindow {
     start: AtomicI64,
     end: AtomicI64,
 }
@@ -47,7 +47,7 @@ impl FiringWindow {
 }
 
 /// The two functions, answering from `window`.
-pub(super) fn window_functions(window: &Arc<FiringWindow>) -> [ScalarUDF; 2] {
+pub(in crate::sql) fn window_functions(window: &Arc<FiringWindow>) -> [ScalarUDF; 2] {
     [Bound::Start, Bound::End].map(|bound| {
         ScalarUDF::from(WindowFunction {
             bound,
@@ -59,7 +59,7 @@ pub(super) fn window_functions(window: &Arc<FiringWindow>) -> [ScalarUDF; 2] {
 
 /// Which end of the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Bound {
+pub(in crate::sql) enum Bound {
     Start,
     End,
 }
@@ -144,7 +144,7 @@ fn bound_called(expr: &Arc<dyn PhysicalExpr>) -> Option<Bound> {
 }
 
 /// Whether an expression calls one of the two functions.
-pub(super) fn calls_window(expr: &Arc<dyn PhysicalExpr>) -> bool {
+pub(in crate::sql) fn calls_window(expr: &Arc<dyn PhysicalExpr>) -> bool {
     let mut found = false;
     let visited = expr.apply(|e| {
         found |= bound_called(e).is_some();
@@ -159,7 +159,10 @@ pub(super) fn calls_window(expr: &Arc<dyn PhysicalExpr>) -> bool {
 }
 
 /// The expression with calls of the two functions replaced by the window's literals.
-pub(super) fn substitute(expr: &Arc<dyn PhysicalExpr>, window: Interval) -> Result<Arc<dyn PhysicalExpr>> {
+pub(in crate::sql) fn substitute(
+    expr: &Arc<dyn PhysicalExpr>,
+    window: Interval,
+) -> Result<Arc<dyn PhysicalExpr>> {
     let replaced = Arc::clone(expr).transform_up(|e| {
         Ok(match bound_called(&e) {
             Some(bound) => {

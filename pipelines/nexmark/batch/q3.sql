@@ -1,0 +1,4 @@
+-- The published join, without a bound.
+SELECT p.name, p.city, p.state, a.id, a.date_time
+FROM auction a JOIN person p ON a.seller = p.id
+WHERE a.category = 10 AND p.state IN ('OR', 'ID', 'CA')
