@@ -68,14 +68,16 @@ fn query_text(out: &mut String, plan: &Plan, query: &SqlNode) {
     }
 }
 
-/// `in every partition of clicks (window clicks_by_minute)`, or `after the dedup of clicks`.
+/// `in every partition of clicks (window clicks_by_minute)`, `after the dedup of clicks` or, where sessions are
+/// found, `behind all partitions of clicks (window visits)`.
 fn where_rows_arrive(plan: &Plan, table: &str) -> String {
     let window = plan.windows.iter().find(|w| w.name == table);
     let stream = window.map_or(table, |w| w.input.as_str());
     let dedup = |s: &SourceNode| s.name == stream && s.dedup.is_some();
-    let place = match plan.sources.iter().any(dedup) {
-        true => "after the dedup of",
-        false => "in every partition of",
+    let place = match window.map(|w| &w.window) {
+        Some(Window::Session { .. }) => "behind all partitions of",
+        _ if plan.sources.iter().any(dedup) => "after the dedup of",
+        _ => "in every partition of",
     };
     let over = window.map_or_else(String::new, |w| format!(" (window {})", w.name));
     format!("{place} {stream}{over}")

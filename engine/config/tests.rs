@@ -443,6 +443,9 @@ impl SqlPlanner for FakeSql {
     fn window(&self, _: &Window, _: usize) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))
     }
+    fn session(&self, _: &SchemaRef, _: usize, _: Duration, _: &[usize]) -> Result<Box<dyn Operator>> {
+        Err(Error::bug("not in this test"))
+    }
     fn dedup(&self, _: &SchemaRef, _: usize, _: &[usize], _: Duration) -> Box<dyn Operator> {
         unreachable!("nothing runs in this test")
     }

@@ -92,6 +92,15 @@ pub(super) fn place(
 }
 
 fn session_key(checker: &mut Checker<'_>, node: &Node, schema: &Schema) {
+    if node
+        .get("key")
+        .is_some_and(|e| e.node.is_whole() && e.node.items().is_empty())
+    {
+        let help = "name the columns whose values have sessions of their own";
+        checker
+            .problems
+            .help(node.at_key("key"), "`key` names no column", help);
+    }
     for name in node.get("key").map_or(&[][..], |e| e.node.items()) {
         checker.column(schema, name);
     }

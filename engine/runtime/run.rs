@@ -28,6 +28,7 @@ use crate::sink::{Sink, SinkContext};
 use crate::source::{PartitionId, Source, SourceContext};
 use crate::state::Snapshot;
 use crate::time::Timestamp;
+use crate::window::Window;
 
 type Tasks = JoinSet<(String, Result<()>)>;
 
@@ -163,6 +164,7 @@ impl<'a> Attempt<'a> {
             nodes: &shared.nodes,
             sinks: &named,
             into_dedup: BTreeMap::new(),
+            into_window: BTreeMap::new(),
             into_query: BTreeMap::new(),
             into_sink: BTreeMap::new(),
         };
@@ -174,7 +176,7 @@ impl<'a> Attempt<'a> {
             sources.insert(node.name.clone(), source);
         }
         let operators =
-            self.start_dedups(&mut builder, &reports)? + self.start_queries(&mut builder, &reports)?;
+            self.start_dedups(&mut builder, &reports)? + self.start_once(&mut builder, &reports)?;
         let mut into_sink = builder.into_sink;
         let mut commits = BTreeMap::new();
         for (name, _, sink) in self.sinks.drain(..) {
@@ -296,7 +298,7 @@ impl<'a> Attempt<'a> {
             // What ran in the partitions before the source had a dedup runs here now.
             self.restore(&mut chain, |of, _| match of {
                 TaskId::Source(s) | TaskId::Partition { source: s, .. } => *s == node.name,
-                TaskId::Query(_) => false,
+                TaskId::Window(_) | TaskId::Query(_) => false,
             })?;
             let task = OperatorTask {
                 inbox: Inbox::new(builder.into_dedup.remove(&node.name).unwrap_or_default()),
@@ -312,9 +314,19 @@ impl<'a> Attempt<'a> {
         Ok(count)
     }
 
-    fn start_queries(&mut self, builder: &mut Builder<'_>, reports: &mpsc::Sender<Report>) -> Result<usize> {
+    /// Starts the tasks of session windows and of queries' global halves.
+    fn start_once(&mut self, builder: &mut Builder<'_>, reports: &mpsc::Sender<Report>) -> Result<usize> {
         let mut count = 0;
         let mut waiting = Vec::new();
+        for window in &self.shared.plan.windows {
+            let Window::Session { gap, key } = &window.window else {
+                continue;
+            };
+            let (mut chain, entry) = builder.session_chain(window, *gap, key)?;
+            let task = TaskId::Window(window.name.clone());
+            self.restore(&mut chain, |of, _| *of == task)?;
+            waiting.push((task, format!("window.{}", window.name), chain, entry));
+        }
         for query in &self.shared.plan.queries {
             let place = format!("sql.{}", query.name);
             let Some(global) = query.plan.global().map_err(|e| e.within(&place))? else {
@@ -323,19 +335,23 @@ impl<'a> Attempt<'a> {
             let (mut chain, entry) = builder.query_chain(query, global)?;
             let task = TaskId::Query(query.name.clone());
             self.restore(&mut chain, |of, _| *of == task)?;
-            waiting.push((query.name.clone(), chain, entry));
+            waiting.push((task, place, chain, entry));
         }
-        // A query may feed a later one, so edges are complete only now.
-        for (name, chain, entry) in waiting {
+        // Each may feed another, so edges are complete only now.
+        for (task, place, chain, entry) in waiting {
+            let edges = match &task {
+                TaskId::Window(name) => builder.into_window.remove(name),
+                TaskId::Query(name) => builder.into_query.remove(name),
+                TaskId::Source(_) | TaskId::Partition { .. } => None,
+            };
             let task = OperatorTask {
-                inbox: Inbox::new(builder.into_query.remove(&name).unwrap_or_default()),
+                inbox: Inbox::new(edges.unwrap_or_default()),
                 chain,
                 entry,
                 reports: reports.clone(),
-                task: TaskId::Query(name.clone()),
+                task,
             };
-            self.tasks
-                .spawn(async move { (format!("sql.{name}"), task.run().await) });
+            self.tasks.spawn(async move { (place, task.run().await) });
             count += 1;
         }
         Ok(count)
@@ -356,7 +372,7 @@ impl<'a> Attempt<'a> {
                     (source, partitions.iter().position(|id| id.0 == *partition))
                 }
                 TaskId::Source(source) => (source, None),
-                TaskId::Query(_) => return false,
+                TaskId::Window(_) | TaskId::Query(_) => return false,
             };
             s == source && home.unwrap_or(0) == number
         })

@@ -12,6 +12,7 @@
 //! - `plan.rs`: the DataFusion session and [`SqlPlan`](millstream_engine::sql::SqlPlan).
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs` and `accumulate.rs` are what is
 //!   below the cut, `tables.rs` the leaves on both sides of it.
+//! - `session/`: what is different for session windows.
 //! - `functions.rs`: `window_start()` and `window_end()`.
 
 mod accumulate;
@@ -26,6 +27,7 @@ mod oracle;
 mod plan;
 #[cfg(test)]
 mod refusals;
+mod session;
 mod split;
 mod steps;
 mod tables;
