@@ -7,11 +7,11 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, internal_datafusion_err};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
+use datafusion::physical_expr::{PhysicalExpr, conjunction, split_conjunction};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::expressions::Column;
+use datafusion::physical_plan::expressions::{Column, Literal};
 use datafusion::physical_plan::filter::{FilterExec, batch_filter};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -191,23 +191,38 @@ impl Steps {
 
     /// Whether every row that comes in comes out.
     pub fn keep_all(&self) -> bool {
-        !self.then.iter().any(|step| matches!(step, Step::Filter { .. }))
+        self.then.iter().all(|step| match step {
+            Step::Filter { predicate, .. } => is_true(predicate),
+            Step::Project { .. } => true,
+        })
+    }
+
+    /// Takes out of the filters what `take` takes: it is given each condition as one over the columns of the
+    /// scan, and says whether the steps are to go on without it.
+    pub fn take_conditions(
+        &mut self,
+        mut take: impl FnMut(&Arc<dyn PhysicalExpr>) -> Result<bool>,
+    ) -> Result<()> {
+        for number in 0..self.then.len() {
+            let Step::Filter { predicate, .. } = &self.then[number] else {
+                continue;
+            };
+            let mut left = Vec::new();
+            for condition in split_conjunction(predicate) {
+                if !take(&over_scan(&self.then[..number], condition)?)? {
+                    left.push(Arc::clone(condition));
+                }
+            }
+            if let Step::Filter { predicate, .. } = &mut self.then[number] {
+                *predicate = conjunction(left);
+            }
+        }
+        Ok(())
     }
 
     /// An expression over the rows that come out, as one over the columns of the scan.
     pub fn over_scan(&self, expr: &Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
         over_scan(&self.then, expr)
-    }
-
-    /// What the filters ask, over the columns of the scan.
-    pub fn predicates(&self) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
-        let mut all = Vec::new();
-        for (number, step) in self.then.iter().enumerate() {
-            if let Step::Filter { predicate, .. } = step {
-                all.push(over_scan(&self.then[..number], predicate)?);
-            }
-        }
-        Ok(all)
     }
 
     /// The rows that come out for rows that come in. The window is needed when the scan reads its columns.
@@ -290,6 +305,12 @@ impl Step {
             }
         }
     }
+}
+
+/// Whether a condition is the constant that no condition becomes.
+fn is_true(predicate: &Arc<dyn PhysicalExpr>) -> bool {
+    let literal = predicate.downcast_ref::<Literal>();
+    literal.is_some_and(|l| *l.value() == ScalarValue::Boolean(Some(true)))
 }
 
 fn over_scan(steps: &[Step], expr: &Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {

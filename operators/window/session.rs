@@ -418,3 +418,50 @@ fn first(column: &Int64Array) -> Result<i64> {
         .flatten()
         .ok_or_else(|| Error::bug("the state of a session window lacks a number"))
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+
+    use super::*;
+
+    fn names(of: &[Option<&str>]) -> RecordBatch {
+        let column: ArrayRef = Arc::new(StringArray::from(of.to_vec()));
+        RecordBatch::try_from_iter_with_nullable([("name", column, true)]).expect("rows")
+    }
+
+    #[test]
+    fn keys_have_numbers_that_are_used_again() {
+        let rows = names(&[Some("a"), None, Some("")]);
+        let mut keys = Keys::new(&rows.schema(), &[0], 3).expect("keys");
+        let encoded = keys.encode(&rows).expect("encoded");
+        let numbers: Vec<u32> = encoded
+            .iter()
+            .map(|key| keys.add(key.data()).expect("room"))
+            .collect();
+        assert_eq!(numbers, [0, 1, 2], "null is a key like others");
+        assert_eq!(keys.get(encoded.row(1).data()), Some(1));
+        let columns = keys.columns([1, 0].into_iter()).expect("columns");
+        assert_eq!(
+            columns[0].1.as_string::<i32>(),
+            &StringArray::from(vec![None, Some("a")])
+        );
+        keys.remove(1);
+        assert_eq!(keys.get(encoded.row(1).data()), None);
+        assert_eq!(keys.add(encoded.row(1).data()).expect("room"), 1);
+    }
+
+    #[test]
+    fn more_keys_than_it_can_follow_are_an_error_that_says_what_to_do() {
+        let rows = names(&[Some("a"), Some("b")]);
+        let mut keys = Keys::new(&rows.schema(), &[0], 1).expect("keys");
+        let encoded = keys.encode(&rows).expect("encoded");
+        keys.add(encoded.row(0).data()).expect("room for one");
+        let refused = keys.add(encoded.row(1).data()).expect_err("no room");
+        assert!(matches!(refused, Error::Data(_)), "{refused:?}");
+        assert!(
+            refused.to_string().contains("more than 1 values of name"),
+            "{refused}"
+        );
+    }
+}

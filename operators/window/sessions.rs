@@ -32,6 +32,17 @@ pub(crate) struct ClosedSession {
     pub parts: Vec<i64>,
 }
 
+impl ClosedSession {
+    /// Stands for one part, wherever it belongs to.
+    pub fn of_part(part: i64) -> ClosedSession {
+        ClosedSession {
+            start: 0,
+            end: 0,
+            parts: vec![part],
+        }
+    }
+}
+
 /// The sessions of one key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeySessions {

@@ -51,8 +51,16 @@ GROUP BY upper(user_id)
 -- case: having | together | state
 SELECT user_id, count(*) AS n FROM visits GROUP BY user_id HAVING count(*) > 2
 
--- case: having over the bounds | together | rows
+-- case: having over the bounds | together | state
 SELECT user_id, count(*) AS n FROM visits GROUP BY user_id HAVING window_end() - window_start() > INTERVAL '100 seconds'
+
+-- case: rows of long sessions without keys | together | state
+SELECT window_start() AS began, count(*) AS n, max(page) AS p FROM visits
+WHERE window_end - window_start > INTERVAL '90 seconds' AND amount > 1
+
+-- case: a condition on the bounds under two levels | each | state
+SELECT count(*) AS pages, sum(n) AS n FROM (
+  SELECT page, count(*) AS n FROM visits WHERE window_end > TIMESTAMP '1970-01-01 00:00:00' GROUP BY page)
 
 -- case: aggregate filter | together | state
 SELECT user_id, count(*) FILTER (WHERE amount > 2) AS big, sum(amount) FILTER (WHERE page = 'p1') AS one

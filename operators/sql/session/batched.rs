@@ -92,7 +92,7 @@ fn leaf_apart(leaf: &Leaf, slot: &Slot) -> Option<Apart> {
     Some(Apart {
         plan: Arc::new(leaf.with_schema(leaf_schema(inner, in_front))),
         in_front,
-        never_empty: session.of_nothing.is_some() || slot.steps.keep_all(),
+        never_empty: session.of_nothing.is_some() || session.keeps_all(&slot.steps),
     })
 }
 

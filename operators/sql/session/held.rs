@@ -10,7 +10,12 @@ use datafusion::common::{HashMap, Result};
 use datafusion::physical_plan::spill::get_record_batch_memory_size;
 
 use super::SessionSlot;
+use crate::sql::accumulate::PartialAggregate;
 use crate::window::ClosedSession;
+
+/// State of a part that came in so many pieces is made one piece: what is kept of a session that goes on for days
+/// is not to grow with every pane it has rows in.
+const PIECES_OF_PART: usize = 32;
 
 /// A batch is copied once only one in so many of its rows is left.
 const LEFT_OF_BATCH: usize = 4;
@@ -21,6 +26,8 @@ pub(super) struct Held {
     batches: Vec<Option<HeldBatch>>,
     free: Vec<u32>,
     parts: HashMap<i64, Vec<Run>>,
+    /// Parts that have come to have too many pieces.
+    in_pieces: Vec<i64>,
     /// Memory of the batches.
     pub bytes: usize,
 }
@@ -53,7 +60,11 @@ impl Held {
         let rows = by_part(slot, rows)?;
         let number = self.free.pop().unwrap_or(self.batches.len() as u32);
         for (part, run) in runs(slot.parts(&rows)?, number) {
-            self.parts.entry(part).or_default().push(run);
+            let pieces = self.parts.entry(part).or_default();
+            pieces.push(run);
+            if pieces.len() == PIECES_OF_PART {
+                self.in_pieces.push(part);
+            }
         }
         let batch = HeldBatch {
             left: rows.num_rows(),
@@ -106,6 +117,16 @@ impl Held {
             self.tidy(slot, number)?;
         }
         Ok(Gathered { rows, of })
+    }
+
+    /// Makes one piece of what is in too many, for a slot with an aggregate.
+    pub fn merge(&mut self, slot: &SessionSlot, aggregate: &PartialAggregate) -> Result<()> {
+        let parts = std::mem::take(&mut self.in_pieces).into_iter();
+        let parts: Vec<ClosedSession> = parts.map(ClosedSession::of_part).collect();
+        match self.take(slot, &parts)?.rows {
+            Some(rows) => self.push(slot, slot.merged(aggregate, &rows)?),
+            None => Ok(()),
+        }
     }
 
     /// All that is held.

@@ -25,6 +25,8 @@ mod held;
 #[cfg(test)]
 mod oracle;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod upper;
 
 use std::sync::Arc;
@@ -43,6 +45,9 @@ use crate::window::part_field;
 /// Sessions per execution of a batched plan, and per turn of a firing before it lets others run: large enough
 /// that starting a plan costs nothing, small enough that what is in flight stays below a few MiB.
 const SESSIONS_PER_RUN: usize = 8_192;
+
+/// Plans that are executed, where each session has its own, before others have their turn; some 0.2 ms each.
+const PLANS_PER_TURN: u32 = 16;
 
 /// Columns that tell sessions apart in a batched plan: which one, its start, its end.
 const HIDDEN: usize = 3;

@@ -268,8 +268,12 @@ fn stored(snapshot: Snapshot) -> Snapshot {
 }
 
 /// What DataFusion gives in batch for a session's rows.
-async fn batch_result(query: &str, stream: &Stream, session: &ModelSession) -> Vec<RecordBatch> {
-    let context = SessionContext::new();
+async fn batch_result(
+    context: &SessionContext,
+    query: &str,
+    stream: &Stream,
+    session: &ModelSession,
+) -> Vec<RecordBatch> {
     let rows = stream.some(&session.2);
     let mut fields = rows.schema().fields().to_vec();
     let mut columns = rows.columns().to_vec();
@@ -286,6 +290,7 @@ async fn batch_result(query: &str, stream: &Stream, session: &ModelSession) -> V
     }
     let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("rows");
     let table = MemTable::try_new(rows.schema(), vec![vec![rows]]).expect("table");
+    context.deregister_table("visits").expect("a table or none");
     context
         .register_table("visits", Arc::new(table))
         .expect("register");
@@ -375,6 +380,7 @@ async fn check(key: &[usize], seed: u64) {
     let script = script(&stream, seed);
     let expected = expected(&stream, &script, key);
     let tables = [table(key)];
+    let context = SessionContext::new();
     let mut wrong = Vec::new();
     for case in cases() {
         let request = SqlRequest {
@@ -391,7 +397,7 @@ async fn check(key: &[usize], seed: u64) {
         for (sessions, _) in &expected {
             let mut all = Vec::new();
             for session in sessions {
-                all.extend(batch_result(case.query, &stream, session).await);
+                all.extend(batch_result(&context, case.query, &stream, session).await);
             }
             results.push(text(&all));
         }

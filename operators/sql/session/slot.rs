@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
+use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::{Int64Type, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, internal_datafusion_err};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
+use datafusion::physical_expr::{PhysicalExpr, conjunction};
 use datafusion::physical_plan::expressions::Column;
 
 use super::hidden_fields;
@@ -25,6 +26,9 @@ pub(in crate::sql) struct SessionSlot {
     schema: SchemaRef,
     /// On arrival the pane's bounds stand in.
     late_keys: Vec<LateKey>,
+    /// Conditions that depend on the session's bounds alone, over the same batch: state of other sessions counts
+    /// for nothing.
+    late_conditions: Vec<Arc<dyn PhysicalExpr>>,
     /// The state of no rows, for an aggregate without keys: the plan above must see it where a session has no
     /// state.
     pub of_nothing: Option<RecordBatch>,
@@ -42,15 +46,14 @@ impl Slot {
             (Reduce::Keep, true) => self.without_window(),
             _ => self,
         };
-        let late_keys = match &slot.reduce {
-            Reduce::Aggregate(aggregate) if slot.mentions_window => {
-                match late_keys(&slot.steps, aggregate)? {
-                    Some(keys) => keys,
-                    None => return Ok(None),
-                }
-            }
-            _ => Vec::new(),
+        let late = match &slot.reduce {
+            Reduce::Aggregate(aggregate) if slot.mentions_window => match Late::of(&slot.steps, aggregate)? {
+                Some(late) => late,
+                None => return Ok(None),
+            },
+            _ => Late::default(),
         };
+        slot.steps = late.steps.unwrap_or(slot.steps);
         let part = part_field();
         let steps = slot.steps.carrying(width(&slot.steps.table), &part);
         let columns = slot.steps.schema().fields().len();
@@ -58,7 +61,8 @@ impl Slot {
             Reduce::Keep => SessionSlot {
                 part: columns,
                 schema: Arc::clone(slot.steps.schema()),
-                late_keys,
+                late_keys: late.keys,
+                late_conditions: late.conditions,
                 of_nothing: None,
             },
             Reduce::Aggregate(whole) => {
@@ -68,7 +72,8 @@ impl Slot {
                 let session = SessionSlot {
                     part: 0,
                     schema: Arc::clone(whole.schema()),
-                    late_keys,
+                    late_keys: late.keys,
+                    late_conditions: late.conditions,
                     of_nothing: match whole.is_whole() {
                         true => Some(Accumulators::new(whole)?.take(whole)?),
                         false => None,
@@ -99,8 +104,7 @@ impl SessionSlot {
         let mut columns = state.columns().to_vec();
         columns.remove(self.part);
         if !self.late_keys.is_empty() {
-            let [_, start, end] = hidden_fields();
-            let bounds = RecordBatch::try_new(Arc::new(Schema::new(vec![start, end])), bounds.to_vec())?;
+            let bounds = bounds_batch(bounds)?;
             for (column, key) in &self.late_keys {
                 columns[*column] = key.evaluate(&bounds)?.into_array(bounds.num_rows())?;
             }
@@ -109,6 +113,40 @@ impl SessionSlot {
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows));
         let rows = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
         Ok(with_schema(rows, &self.schema)?)
+    }
+
+    /// Whether state of a session counts, for sessions given by their starts and ends; none when all does.
+    pub fn counts(&self, bounds: &[ArrayRef]) -> Result<Option<BooleanArray>> {
+        if self.late_conditions.is_empty() {
+            return Ok(None);
+        }
+        let bounds = bounds_batch(bounds)?;
+        let counts = conjunction(self.late_conditions.iter().cloned());
+        let counts = counts.evaluate(&bounds)?.into_array(bounds.num_rows())?;
+        let counts = counts.as_boolean();
+        // A condition that is neither true nor false lets nothing pass.
+        Ok(Some(match counts.null_count() {
+            0 => counts.clone(),
+            _ => prep_null_mask_filter(counts),
+        }))
+    }
+
+    /// Whether every session that has rows has state that counts.
+    pub fn keeps_all(&self, steps: &Steps) -> bool {
+        self.late_conditions.is_empty() && steps.keep_all()
+    }
+
+    /// State of the same parts, and groups, in as few rows as possible.
+    pub fn merged(&self, aggregate: &PartialAggregate, state: &RecordBatch) -> Result<RecordBatch> {
+        let mut columns = state.columns().to_vec();
+        for (key, _) in &self.late_keys {
+            // What stands in for the bounds differs from pane to pane and says nothing.
+            let column = &mut columns[key + 1];
+            *column = ScalarValue::try_from_array(column, 0)?.to_array_of_size(state.num_rows())?;
+        }
+        let mut merged = Accumulators::new(aggregate)?;
+        merged.merge(aggregate, &RecordBatch::try_new(state.schema(), columns)?)?;
+        merged.take(aggregate)
     }
 
     /// Schema of what [`SessionSlot::complete`] gives.
@@ -126,31 +164,57 @@ enum Needs {
     Both,
 }
 
-/// The keys of an aggregate that depend on the window's bounds alone; none when something else depends on them,
-/// too, so that rows cannot be aggregated before the bounds are known.
-fn late_keys(steps: &Steps, aggregate: &PartialAggregate) -> Result<Option<Vec<LateKey>>> {
-    if aggregate.has_grouping_sets() {
-        return Ok(None);
-    }
-    for predicate in steps.predicates()? {
-        if !matches!(needs(&predicate, steps)?, Needs::Nothing) {
+/// What of an aggregate and the steps below it has to wait for the window's bounds.
+#[derive(Default)]
+struct Late {
+    keys: Vec<LateKey>,
+    conditions: Vec<Arc<dyn PhysicalExpr>>,
+    /// The steps without the conditions.
+    steps: Option<Steps>,
+}
+
+impl Late {
+    /// None when something needs the bounds together with a row, so that rows cannot be aggregated before the
+    /// bounds are known.
+    fn of(steps: &Steps, aggregate: &PartialAggregate) -> Result<Option<Late>> {
+        if aggregate.has_grouping_sets() {
             return Ok(None);
         }
-    }
-    for input in aggregate.inputs() {
-        if !matches!(needs(&steps.over_scan(input)?, steps)?, Needs::Nothing) {
-            return Ok(None);
+        let mut late = Late::default();
+        let mut waits = false;
+        let mut without = steps.clone();
+        without.take_conditions(|condition| match needs(condition, steps)? {
+            Needs::Nothing => Ok(false),
+            Needs::Bounds(condition) => {
+                late.conditions.push(condition);
+                Ok(true)
+            }
+            Needs::Both => {
+                waits = true;
+                Ok(false)
+            }
+        })?;
+        for input in aggregate.inputs() {
+            waits |= !matches!(needs(&steps.over_scan(input)?, steps)?, Needs::Nothing);
         }
-    }
-    let mut late = Vec::new();
-    for (number, key) in aggregate.keys().enumerate() {
-        match needs(&steps.over_scan(key)?, steps)? {
-            Needs::Nothing => {}
-            Needs::Bounds(key) => late.push((number, key)),
-            Needs::Both => return Ok(None),
+        for (number, key) in aggregate.keys().enumerate() {
+            match needs(&steps.over_scan(key)?, steps)? {
+                Needs::Nothing => {}
+                Needs::Bounds(key) => late.keys.push((number, key)),
+                Needs::Both => waits = true,
+            }
         }
+        late.steps = Some(without);
+        Ok((!waits).then_some(late))
     }
-    Ok(Some(late))
+}
+
+fn bounds_batch(bounds: &[ArrayRef]) -> Result<RecordBatch> {
+    let [_, start, end] = hidden_fields();
+    Ok(RecordBatch::try_new(
+        Arc::new(Schema::new(vec![start, end])),
+        bounds.to_vec(),
+    )?)
 }
 
 fn needs(expr: &Arc<dyn PhysicalExpr>, steps: &Steps) -> Result<Needs> {

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow::compute::concat_batches;
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::compute::{concat_batches, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -22,7 +22,7 @@ use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 
 use super::held::{Gathered, Held};
-use super::{Batched, SESSIONS_PER_RUN, SessionSlot, hidden_fields};
+use super::{Batched, PLANS_PER_TURN, SESSIONS_PER_RUN, SessionSlot, hidden_fields};
 use crate::sql::errors::failed;
 use crate::sql::functions::{Bound, FiringWindow};
 use crate::sql::local::check_kept;
@@ -74,10 +74,13 @@ impl SessionHalf {
             // The presence slot: whether a session has rows is known from its being there.
             return Ok(());
         };
-        let session = session(of).map_err(|e| failed(&self.query, e))?;
-        self.held[slot]
-            .push(session, rows)
-            .map_err(|e| failed(&self.query, e))?;
+        let failed = |e| failed(&self.query, e);
+        let session = session(of).map_err(failed)?;
+        let held = &mut self.held[slot];
+        held.push(session, rows).map_err(failed)?;
+        if let Reduce::Aggregate(aggregate) = &of.reduce {
+            held.merge(session, aggregate).map_err(failed)?;
+        }
         let keeps = |slot: &Slot| matches!(slot.reduce, Reduce::Keep);
         let kept = self.split.slots.iter().zip(&self.held);
         check_kept(
@@ -88,7 +91,8 @@ impl SessionHalf {
 
     async fn fire(&mut self, sessions: &[ClosedSession], out: &mut Output) -> Result<()> {
         let slots = self.split.slots.iter().zip(&mut self.held);
-        let state = slots.map(|(slot, held)| held.take(session(slot)?, sessions));
+        let state = slots
+            .map(|(slot, held)| counting(session(slot)?, sessions, held.take(session(slot)?, sessions)?));
         let state: State = state
             .collect::<PlanResult<_>>()
             .map_err(|e| failed(&self.query, e))?;
@@ -136,6 +140,9 @@ impl SessionHalf {
                 *from += length;
             }
             results.extend(self.fire_one(session, mine).await?);
+            if number % PLANS_PER_TURN == 0 {
+                tokio::task::yield_now().await;
+            }
         }
         if !results.is_empty() {
             out.emit(concat_batches(&self.schema, &results)?);
@@ -221,6 +228,20 @@ fn session(slot: &Slot) -> PlanResult<&SessionSlot> {
     slot.session
         .as_ref()
         .ok_or_else(|| internal_datafusion_err!("a slot over a session window does not keep sessions apart"))
+}
+
+/// State without that of sessions which conditions over their bounds leave out.
+fn counting(slot: &SessionSlot, sessions: &[ClosedSession], state: Gathered) -> PlanResult<Gathered> {
+    let all: Vec<u32> = (0..sessions.len() as u32).collect();
+    let (Some(counts), Some(rows)) = (slot.counts(&hidden_columns(sessions, &all)[1..])?, &state.rows) else {
+        return Ok(state);
+    };
+    let of = |row: &u32| counts.value(*row as usize);
+    let kept: BooleanArray = state.of.iter().map(|row| Some(of(row))).collect();
+    Ok(Gathered {
+        rows: Some(filter_record_batch(rows, &kept)?),
+        of: state.of.into_iter().filter(of).collect(),
+    })
 }
 
 /// State of one session as the plan expects it, except for window columns, which [`Split::filled`] adds.
