@@ -90,13 +90,17 @@ fn query_text(out: &mut String, plan: &Plan, query: &SqlNode) {
     }
 }
 
-/// `in every partition of clicks (window clicks_by_minute)`, `after the dedup of clicks`, or `after the result
-/// of per_minute`.
+/// `in every partition of clicks (window clicks_by_minute)`, `after the dedup of clicks`, `after the result
+/// of per_minute` or, where sessions are found, `behind all partitions of clicks (window visits)`.
 fn where_rows_arrive(plan: &Plan, table: &str) -> String {
     let window = plan.windows.iter().find(|w| w.name == table);
     let stream = window.map_or(table, |w| w.input.as_str());
+    let place = match (place_of(plan, stream), window.map(|w| &w.window)) {
+        ("in every partition of", Some(Window::Session { .. })) => "behind all partitions of",
+        (place, _) => place,
+    };
     let over = window.map_or_else(String::new, |w| format!(" (window {})", w.name));
-    format!("{} {stream}{over}", place_of(plan, stream))
+    format!("{place} {stream}{over}")
 }
 
 /// What runs where a stream is: its source's partitions, or the one task that makes it.

@@ -17,7 +17,8 @@ impl Epoch {
 
 /// Where partial-aggregate rows belong: a slice of time and the partial aggregate that made them.
 ///
-/// Rows of a plain stream carry no pane. Rows between the local and the global half of a windowed query do.
+/// Rows of a plain stream carry no pane. Rows between the local and the global half of a windowed query do, and
+/// so does what a session window tells the halves behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pane {
     /// Which of the query's lower halves made the rows.
@@ -31,7 +32,7 @@ pub struct Pane {
 pub struct Batch {
     /// The rows.
     pub rows: RecordBatch,
-    /// Set on partial-aggregate rows only.
+    /// Set on partial-aggregate rows, and on what is no row of a stream at all.
     pub pane: Option<Pane>,
 }
 

@@ -70,9 +70,19 @@ pub trait SqlPlanner: Send + Sync {
     /// tables.
     fn with_tables(&self, tables: Vec<ReferenceTable>) -> Arc<dyn SqlPlanner>;
 
-    /// The operator that cuts a stream into windows: late rows go aside, the others pass. Windows take rows
+    /// The operator that cuts a stream into windows, other than sessions: late rows go aside, the others pass. Windows take rows
     /// until `lateness` after their end.
     fn window(&self, window: &Window, event_time: usize, lateness: Duration) -> Result<Box<dyn Operator>>;
+
+    /// The operator that finds the sessions of a stream's rows: it runs once, behind all partitions. Late rows go
+    /// aside, the others pass, with a column behind their own for the lower halves of queries.
+    fn session(
+        &self,
+        schema: &SchemaRef,
+        event_time: usize,
+        gap: Duration,
+        key: &[usize],
+    ) -> Result<Box<dyn Operator>>;
 
     /// The operator that lets the first of several rows with equal `key` columns pass, and drops those that
     /// come while the watermark is less than `within` past it. Fails where a column cannot be part of a key.

@@ -97,6 +97,8 @@ pub enum TaskId {
     },
     /// The task behind all partitions of a source that drops duplicates.
     Source(String),
+    /// The task behind all partitions that finds the sessions of a window.
+    Window(String),
     /// A query's global half.
     Query(String),
     /// A dedup of a stream.

@@ -497,6 +497,9 @@ impl SqlPlanner for FakeSql {
     fn window(&self, _: &Window, _: usize, _: Duration) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))
     }
+    fn session(&self, _: &SchemaRef, _: usize, _: Duration, _: &[usize]) -> Result<Box<dyn Operator>> {
+        Err(Error::bug("not in this test"))
+    }
     fn dedup(&self, schema: &SchemaRef, _: usize, key: &[usize], _: Duration) -> Result<Box<dyn Operator>> {
         let boolean = key
             .iter()

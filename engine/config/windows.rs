@@ -9,7 +9,7 @@ use super::diagnostic::did_you_mean;
 use super::revisions;
 use super::tree::Node;
 use crate::pipeline::{LateRows, OnLate, Span, WindowKind, WindowSpec};
-use crate::plan::{Stream, WindowNode};
+use crate::plan::{Plan, Stream, WindowNode};
 use crate::sql::{SqlTable, WINDOW_END, WINDOW_START};
 use crate::window::Window;
 
@@ -83,6 +83,14 @@ pub(super) fn place(
     if revisions::refuse(checker, input, node.at_key("input"), what_then) {
         return None;
     }
+    if from_sessions(&checker.plan, input) {
+        let message = format!(
+            "`{input}` is made from sessions, which may have begun any time ago; windows over it are not supported"
+        );
+        let help = "cut the source into windows instead";
+        checker.problems.help(node.at_key("input"), message, help);
+        return None;
+    }
     for reserved in [WINDOW_START, WINDOW_END] {
         if stream.schema.index_of(reserved).is_ok() {
             let message = format!("`{input}` has a column `{reserved}`, which windows add themselves");
@@ -116,7 +124,34 @@ pub(super) fn place(
     })
 }
 
+/// Whether the rows of a stream are results of session windows. Streams stand after those they are made from,
+/// so this ends.
+fn from_sessions(plan: &Plan, stream: &str) -> bool {
+    if let Some(dedup) = plan.dedups.iter().find(|d| d.name == stream) {
+        return from_sessions(plan, &dedup.input);
+    }
+    let query = plan.queries.iter().find(|q| q.name == stream);
+    query.is_some_and(|query| {
+        query.plan.inputs().iter().any(|input| {
+            let window = plan.windows.iter().find(|w| w.name == *input);
+            match window {
+                Some(window) => matches!(window.window, Window::Session { .. }),
+                None => from_sessions(plan, input),
+            }
+        })
+    })
+}
+
 fn session_key(checker: &mut Checker<'_>, node: &Node, schema: &Schema) {
+    if node
+        .get("key")
+        .is_some_and(|e| e.node.is_whole() && e.node.items().is_empty())
+    {
+        let help = "name the columns whose values have sessions of their own";
+        checker
+            .problems
+            .help(node.at_key("key"), "`key` names no column", help);
+    }
     for name in node.get("key").map_or(&[][..], |e| e.node.items()) {
         checker.column(schema, name);
     }

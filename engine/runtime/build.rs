@@ -6,10 +6,12 @@
 //!
 //! A client's retry may come in by another partition than the row it repeats. So the partitions of a source
 //! with `dedup` only hand their rows on, to one task whose chain starts with the dedup and holds what the
-//! partitions' chains would. That keeps operators free of locks, for parallelism which only such sources pay.
-//! A `[dedup.x]` is the same behind any stream.
+//! partitions' chains would. A `[dedup.x]` is the same behind any stream. The rows of a session, too, may come by
+//! several partitions, so where there is a session window partitions only hand their rows on to its task, which
+//! holds what others do behind a window. That keeps operators free of locks, for parallelism which only they pay.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::metrics::NodeMetrics;
@@ -20,6 +22,7 @@ use crate::registry::Registry;
 use crate::runtime::chain::{Chain, ChainedOperator, FanId};
 use crate::runtime::channel::{EdgeReceiver, edge};
 use crate::runtime::tap::Tap;
+use crate::window::Window;
 
 /// What a chain is attached with.
 pub struct Builder<'a> {
@@ -35,6 +38,8 @@ pub struct Builder<'a> {
     pub sinks: &'a [(String, String)],
     /// Edges into each dedup, by node: that of a source is part of the source's node.
     pub into_dedup: BTreeMap<String, Vec<EdgeReceiver>>,
+    /// Edges into each session window.
+    pub into_window: BTreeMap<String, Vec<EdgeReceiver>>,
     /// Edges into each query's global half.
     pub into_query: BTreeMap<String, Vec<EdgeReceiver>>,
     /// Edges into each sink.
@@ -81,6 +86,26 @@ impl Builder<'_> {
         let operator = self.chained(node, "dedup", operator, main, None, (counts_in, true))?;
         chain.add_operator(entry, 0, operator);
         self.attach(&mut chain, &it.name, main)?;
+        Ok((chain, entry))
+    }
+
+    /// A chain that starts with a session window; gives the stream that arrivals enter.
+    pub fn session_chain(
+        &mut self,
+        window: &WindowNode,
+        gap: Duration,
+        key: &[String],
+    ) -> Result<(Chain, FanId)> {
+        let mut chain = Chain::default();
+        let entry = chain.add_fan(None);
+        let stream = self.plan.streams.get(&window.input);
+        let schema = &stream
+            .ok_or_else(|| Error::bug(format!("window {} is over no stream", window.name)))?
+            .schema;
+        let key: Result<Vec<usize>, _> = key.iter().map(|name| schema.index_of(name)).collect();
+        let key = key.map_err(|e| Error::bug(format!("window {}: {e}", window.name)))?;
+        let operator = self.registry.sql.session(schema, window.event_time, gap, &key)?;
+        self.window_chain(&mut chain, window, entry, operator)?;
         Ok((chain, entry))
     }
 
@@ -140,13 +165,31 @@ impl Builder<'_> {
     }
 
     fn attach_window(&mut self, chain: &mut Chain, window: &WindowNode, from: FanId) -> Result<()> {
+        if let Window::Session { .. } = window.window {
+            let (to, received) = edge(self.metrics(&format!("window.{}", window.name))?);
+            chain.add_edge(from, to);
+            let edges = self.into_window.entry(window.name.clone());
+            edges.or_default().push(received);
+            return Ok(());
+        }
+        let lateness = window.lateness.unwrap_or_default();
+        let sql = &self.registry.sql;
+        let operator = sql.window(&window.window, window.event_time, lateness)?;
+        self.window_chain(chain, window, from, operator)
+    }
+
+    /// Adds a window's operator, its late rows and the lower halves of the queries over it.
+    fn window_chain(
+        &mut self,
+        chain: &mut Chain,
+        window: &WindowNode,
+        from: FanId,
+        operator: Box<dyn Operator>,
+    ) -> Result<()> {
         let node = format!("window.{}", window.name);
         let main = chain.add_fan(None);
         let late = format!("{}.late", window.name);
         let side = (window.late == LateRows::Side).then(|| chain.add_fan(self.taps.get(&late).cloned()));
-        let lateness = window.lateness.unwrap_or_default();
-        let sql = &self.registry.sql;
-        let operator = sql.window(&window.window, window.event_time, lateness)?;
         let operator = self.chained(&node, "window", operator, main, side, (true, true))?;
         chain.add_operator(from, 0, operator);
         if let Some(side) = side {

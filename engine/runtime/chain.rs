@@ -122,7 +122,7 @@ impl Chain {
                 let it = &mut self.operators[index];
                 let mut out = Output::default();
                 let started = Instant::now();
-                if it.counts_in {
+                if it.counts_in && batch.pane.is_none() {
                     it.metrics.rows_in.inc_by(batch.rows.num_rows() as u64);
                 }
                 it.operator.on_batch(input, batch.clone(), &mut out)?;
@@ -279,7 +279,7 @@ impl ChainedOperator {
             self.metrics.counters.add(what, rows);
         }
         for batch in out.main {
-            if self.counts_out {
+            if self.counts_out && batch.pane.is_none() {
                 self.metrics.rows_out.inc_by(batch.rows.num_rows() as u64);
             }
             work.push_back((self.main, batch));

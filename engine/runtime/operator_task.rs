@@ -1,5 +1,5 @@
 //! The task of an operator that sees all partitions, and of whatever is chained after it: the global half of
-//! a windowed query, the dedup of a source.
+//! a windowed query, the dedup of a source, a session window.
 
 use tokio::sync::mpsc;
 

@@ -29,6 +29,7 @@ use crate::sink::{Sink, SinkContext};
 use crate::source::{PartitionId, Source, SourceContext};
 use crate::state::Snapshot;
 use crate::time::Timestamp;
+use crate::window::Window;
 
 type Tasks = JoinSet<(String, Result<()>)>;
 
@@ -169,6 +170,7 @@ impl<'a> Attempt<'a> {
             nodes: &shared.nodes,
             sinks: &named,
             into_dedup: BTreeMap::new(),
+            into_window: BTreeMap::new(),
             into_query: BTreeMap::new(),
             into_sink: BTreeMap::new(),
         };
@@ -182,7 +184,7 @@ impl<'a> Attempt<'a> {
         // Dedups and queries feed one another, so edges are complete when all chains are built.
         let dedups = self.dedup_chains(&mut builder)?;
         let operators =
-            self.start_queries(&mut builder, &reports)? + self.start_dedups(dedups, &mut builder, &reports);
+            self.start_once(&mut builder, &reports)? + self.start_dedups(dedups, &mut builder, &reports);
         let mut into_sink = builder.into_sink;
         let mut commits = BTreeMap::new();
         for (name, _, sink) in self.sinks.drain(..) {
@@ -303,7 +305,7 @@ impl<'a> Attempt<'a> {
             // What ran in the partitions before the source had a dedup runs here now.
             self.restore(&mut chain, |of, _| match of {
                 TaskId::Source(s) | TaskId::Partition { source: s, .. } => *s == it.name,
-                TaskId::Query(_) | TaskId::Dedup(_) => false,
+                TaskId::Window(_) | TaskId::Query(_) | TaskId::Dedup(_) => false,
             })?;
             waiting.push((node, TaskId::Source(it.name), chain, entry));
         }
@@ -338,9 +340,19 @@ impl<'a> Attempt<'a> {
         count
     }
 
-    fn start_queries(&mut self, builder: &mut Builder<'_>, reports: &mpsc::Sender<Report>) -> Result<usize> {
+    /// Starts the tasks of session windows and of queries' global halves.
+    fn start_once(&mut self, builder: &mut Builder<'_>, reports: &mpsc::Sender<Report>) -> Result<usize> {
         let mut count = 0;
         let mut waiting = Vec::new();
+        for window in &self.shared.plan.windows {
+            let Window::Session { gap, key } = &window.window else {
+                continue;
+            };
+            let (mut chain, entry) = builder.session_chain(window, *gap, key)?;
+            let task = TaskId::Window(window.name.clone());
+            self.restore(&mut chain, |of, _| *of == task)?;
+            waiting.push((task, format!("window.{}", window.name), chain, entry));
+        }
         for query in &self.shared.plan.queries {
             let place = format!("sql.{}", query.name);
             let Some(global) = query.plan.global().map_err(|e| e.within(&place))? else {
@@ -349,19 +361,23 @@ impl<'a> Attempt<'a> {
             let (mut chain, entry) = builder.query_chain(query, global)?;
             let task = TaskId::Query(query.name.clone());
             self.restore(&mut chain, |of, _| *of == task)?;
-            waiting.push((query.name.clone(), chain, entry));
+            waiting.push((task, place, chain, entry));
         }
-        // A query may feed a later one, so edges are complete only now.
-        for (name, chain, entry) in waiting {
+        // Each may feed another, so edges are complete only now.
+        for (task, place, chain, entry) in waiting {
+            let edges = match &task {
+                TaskId::Window(name) => builder.into_window.remove(name),
+                TaskId::Query(name) => builder.into_query.remove(name),
+                TaskId::Source(_) | TaskId::Dedup(_) | TaskId::Partition { .. } => None,
+            };
             let task = OperatorTask {
-                inbox: Inbox::new(builder.into_query.remove(&name).unwrap_or_default()),
+                inbox: Inbox::new(edges.unwrap_or_default()),
                 chain,
                 entry,
                 reports: reports.clone(),
-                task: TaskId::Query(name.clone()),
+                task,
             };
-            self.tasks
-                .spawn(async move { (format!("sql.{name}"), task.run().await) });
+            self.tasks.spawn(async move { (place, task.run().await) });
             count += 1;
         }
         Ok(count)
@@ -382,7 +398,7 @@ impl<'a> Attempt<'a> {
                     (source, partitions.iter().position(|id| id.0 == *partition))
                 }
                 TaskId::Source(source) => (source, None),
-                TaskId::Query(_) | TaskId::Dedup(_) => return false,
+                TaskId::Window(_) | TaskId::Query(_) | TaskId::Dedup(_) => return false,
             };
             s == source && home.unwrap_or(0) == number
         })

@@ -8,9 +8,9 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
-use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
+use datafusion::logical_expr::{Accumulator, Aggregate, EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
@@ -18,6 +18,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use datafusion::physical_plan::aggregates::{
     AggregateExec, AggregateMode, PhysicalGroupBy, aggregate_expressions, evaluate_group_by, evaluate_many,
 };
+use datafusion::physical_plan::expressions::{Column, Literal};
 use datafusion::physical_plan::filter::batch_filter;
 
 use super::functions::{calls_window, substitute};
@@ -93,6 +94,65 @@ impl PartialAggregate {
         Ok(bound)
     }
 
+    /// The same aggregate for each value of input column `column` by itself: the column is the first key.
+    /// None where that would change how DataFusion numbers grouping sets.
+    pub fn apart(&self, column: usize, field: &FieldRef) -> Option<PartialAggregate> {
+        let of = &self.group_by;
+        if of.has_grouping_set() && !numbers_stay(of) {
+            return None;
+        }
+        let first = |expr: Arc<dyn PhysicalExpr>| (expr, field.name().clone());
+        let mut exprs = vec![first(Arc::new(Column::new(field.name(), column)))];
+        exprs.extend_from_slice(of.expr());
+        let mut nulls = of.null_expr().to_vec();
+        if !nulls.is_empty() {
+            nulls.insert(
+                0,
+                first(Arc::new(Literal::new(
+                    ScalarValue::try_from(field.data_type()).ok()?,
+                ))),
+            );
+        }
+        let mut groups = of.groups().to_vec();
+        if groups.is_empty() {
+            groups.push(Vec::new());
+        }
+        groups.iter_mut().for_each(|group| group.insert(0, false));
+        Some(PartialAggregate {
+            group_by: PhysicalGroupBy::new(exprs, nulls, groups, of.has_grouping_set()),
+            group_schema: with_first(field, &self.group_schema),
+            calls: self.calls.clone(),
+            schema: with_first(field, &self.schema),
+        })
+    }
+
+    /// Whether it has no keys, so that it makes a result even of no rows.
+    pub fn is_whole(&self) -> bool {
+        self.group_by.is_true_no_grouping()
+    }
+
+    /// Whether it has grouping sets.
+    pub fn has_grouping_sets(&self) -> bool {
+        self.group_by.has_grouping_set()
+    }
+
+    /// Schema of its state.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// The keys.
+    pub fn keys(&self) -> impl Iterator<Item = &Arc<dyn PhysicalExpr>> {
+        self.group_by.expr().iter().map(|(expr, _)| expr)
+    }
+
+    /// What is aggregated.
+    pub fn inputs(&self) -> impl Iterator<Item = &Arc<dyn PhysicalExpr>> {
+        self.calls
+            .iter()
+            .flat_map(|call| call.arguments.iter().chain(&call.filter))
+    }
+
     /// For people: what DataFusion shows of an aggregate.
     pub fn line(&self) -> String {
         let groups = self.group_by.expr().iter().map(|(expr, name)| {
@@ -111,6 +171,22 @@ impl PartialAggregate {
             calls.collect::<Vec<_>>().join(", ")
         )
     }
+}
+
+/// Whether the numbers of grouping sets are the same with one more key in front that is never null. Their width
+/// depends on the number of keys, and where a set occurs twice its place in the number does.
+fn numbers_stay(of: &PhysicalGroupBy) -> bool {
+    let mut sets = of.groups().to_vec();
+    sets.sort();
+    sets.dedup();
+    let keys = of.expr().len();
+    let width = |keys| Aggregate::grouping_id_type(keys, 0);
+    sets.len() == of.groups().len() && width(keys) == width(keys + 1)
+}
+
+fn with_first(field: &FieldRef, schema: &SchemaRef) -> SchemaRef {
+    let fields = std::iter::once(field).chain(schema.fields()).cloned();
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// The state of a partial aggregate over the rows of one pane.

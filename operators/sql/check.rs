@@ -23,7 +23,7 @@ use millstream_engine::window::Window;
 use super::enrich::joins_row_by_row;
 use super::errors::{Text, instead};
 use super::functions::dialect;
-use crate::window::Panes;
+use crate::window::{Panes, can_be_key};
 
 /// A query whose tables and functions are fit for streams.
 pub(super) struct Checked {
@@ -283,6 +283,15 @@ impl<'a> Check<'a> {
                         table.name, first.name, table.name
                     ),
                 ),
+                window if table.name != first.name && (is_session(window) || is_session(&first.window)) => self
+                    .refuse(
+                        *at,
+                        format!(
+                            "{:?} and {:?} cannot be combined: a session is a window of its own, which no other \
+                             table shares; read one of them, or cut both into windows of fixed size",
+                            first.name, table.name
+                        ),
+                    ),
                 window if *window != first.window => self.refuse(
                     *at,
                     format!(
@@ -309,8 +318,13 @@ impl<'a> Check<'a> {
     }
 
     fn window(&mut self, table: &SqlTable, window: &Window, at: datafusion::sql::sqlparser::tokenizer::Span) {
-        if let Err(e) = Panes::new(window) {
-            self.refuse(at, format!("{:?}: {e}", table.name));
+        match window {
+            Window::Session { key, .. } => self.session(table, key, at),
+            _ => {
+                if let Err(e) = Panes::new(window) {
+                    self.refuse(at, format!("{:?}: {e}", table.name));
+                }
+            }
         }
         for name in [WINDOW_START, WINDOW_END] {
             if table.schema.column_with_name(name).is_some() {
@@ -322,6 +336,32 @@ impl<'a> Check<'a> {
                     ),
                 );
             }
+        }
+    }
+
+    fn session(&mut self, table: &SqlTable, key: &[String], at: datafusion::sql::sqlparser::tokenizer::Span) {
+        if self.request.emit_empty {
+            self.refuse(
+                at,
+                format!(
+                    "{:?} has no empty windows: a session begins with a row; remove `emit_empty`",
+                    table.name
+                ),
+            );
+        }
+        // A key that is no column at all has been reported where it stands.
+        let columns = key.iter().filter_map(|k| table.schema.field_with_name(k).ok());
+        for column in columns.filter(|c| !can_be_key(c.data_type())) {
+            self.refuse(
+                at,
+                format!(
+                    "{:?}: sessions cannot have the key {:?}, which is a {}; name columns of text, numbers or \
+                     times",
+                    table.name,
+                    column.name(),
+                    column.data_type()
+                ),
+            );
         }
     }
 
@@ -354,6 +394,10 @@ impl<'a> Check<'a> {
             self.refuse(function.name.span(), message);
         }
     }
+}
+
+fn is_session(window: &Option<Window>) -> bool {
+    matches!(window, Some(Window::Session { .. }))
 }
 
 /// How often streams are read, and so how a query over streams without windows runs. Reference tables do not

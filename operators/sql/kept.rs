@@ -59,6 +59,12 @@ impl Kept {
         )))
     }
 
+    /// Counts anew: `bytes` are kept now. Refuses them when the query then keeps more than its limit.
+    pub fn set(&mut self, bytes: usize) -> Result<()> {
+        self.remove(self.mine.saturating_sub(bytes));
+        self.add(bytes.saturating_sub(self.mine))
+    }
+
     /// Counts rows out.
     pub fn remove(&mut self, bytes: usize) {
         let bytes = bytes.min(self.mine);

@@ -148,7 +148,12 @@ impl LowerHalf {
 
 #[async_trait]
 impl Operator for LowerHalf {
-    fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+    fn on_batch(&mut self, _input: usize, batch: Batch, out: &mut Output) -> Result<()> {
+        if batch.pane.is_some() {
+            // Which sessions close: for the upper half.
+            out.emit(batch);
+            return Ok(());
+        }
         let rows = batch.rows;
         let times = event_times(&rows, self.event_time)?;
         let parts = by_pane(&self.panes, times.values(), &rows, self.keeps)?;

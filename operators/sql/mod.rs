@@ -13,6 +13,7 @@
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs`, `accumulate.rs` and `deltas.rs` are
 //!   what is below the cut, `tables.rs` the leaves on both sides of it.
 //! - `interval/`: joins of two streams without windows.
+//! - `session/`: what is different for session windows.
 //! - `enrich.rs`: queries that join a stream with reference tables, without a window.
 //! - `functions/`: `window_start()` and `window_end()`, and the functions that DataFusion lacks.
 //! - `revisions.rs`: firing windows again for late rows.
@@ -45,6 +46,7 @@ mod revisions;
 mod rollup;
 #[cfg(test)]
 mod scale;
+mod session;
 mod split;
 mod steps;
 mod tables;

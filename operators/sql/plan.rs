@@ -34,11 +34,12 @@ use super::interval::{self, IntervalJoin};
 use super::kept::StateLimit;
 use super::local::{LowerHalf, Stateless};
 use super::revisions::with_revision;
-use super::split::{Reduce, Slot, Split, split};
+use super::session::{Batched, SessionHalf, batched};
+use super::split::{Bounds, Reduce, Slot, Split, split};
 use super::steps::{ScanColumn, Steps};
 use super::tables::{PlanningTable, References};
 use crate::dedup::dedup_operator;
-use crate::window::{Panes, updating_window_operator};
+use crate::window::{Panes, session_operator, updating_window_operator};
 
 /// Rules of DataFusion's physical optimizer that we plan without. The first fuses a partial aggregate with
 /// its final one, which is the seam we cut at. The next two put row limits into aggregates, which a partial
@@ -71,6 +72,16 @@ impl SqlPlanner for DataFusionPlanner {
         lateness: Duration,
     ) -> Result<Box<dyn Operator>, Error> {
         updating_window_operator(window, event_time, lateness)
+    }
+
+    fn session(
+        &self,
+        schema: &SchemaRef,
+        event_time: usize,
+        gap: Duration,
+        key: &[usize],
+    ) -> Result<Box<dyn Operator>, Error> {
+        session_operator(schema, event_time, gap, key)
     }
 
     fn dedup(
@@ -138,6 +149,8 @@ enum Kind {
         split: Split,
         window: Arc<FiringWindow>,
         context: Arc<TaskContext>,
+        /// Set when the window is one of sessions.
+        sessions: Option<Batched>,
     },
 }
 
@@ -290,9 +303,19 @@ impl Query {
         window: Arc<FiringWindow>,
     ) -> Result<Planned, DataFusionError> {
         let cut = checked.window.as_ref().expect("a windowed query has a window");
-        let panes = Panes::new(cut).map_err(|e| DataFusionError::Plan(e.to_string()))?;
+        let panes = Panes::new(&slices(cut)).map_err(|e| DataFusionError::Plan(e.to_string()))?;
         let plan = state.create_physical_plan(logical).await?;
         let lateness = checked.inputs.iter().find_map(|name| self.table(name)?.lateness);
+        let bounds = match cut {
+            Window::Session { .. } => Bounds::OfSession,
+            _ if panes.pane_is_window() => Bounds::OnArrival,
+            _ => Bounds::WhenFired,
+        };
+        let split = split(&plan, &|table| self.width(table), bounds)?;
+        let sessions = match bounds {
+            Bounds::OfSession => Some(batched(&split)?),
+            _ => None,
+        };
         Ok(Planned {
             inputs: checked.inputs,
             references: checked.references,
@@ -304,9 +327,10 @@ impl Query {
             kind: Kind::Windowed {
                 panes,
                 lateness,
-                split: split(&plan, &|table| self.width(table), panes.pane_is_window())?,
+                split,
                 window,
                 context: state.task_ctx(),
+                sessions,
             },
         })
     }
@@ -317,6 +341,37 @@ impl Query {
 
     fn width(&self, table: &str) -> usize {
         self.table(table).map_or(0, |t| t.schema.fields().len())
+    }
+}
+
+/// The upper half of a query over sessions as it is, or one that never fires sessions together.
+#[cfg(test)]
+pub(super) fn session_half(request: &SqlRequest<'_>, together: bool) -> SessionHalf {
+    let query = Query {
+        name: Arc::from(request.name),
+        text: request.query.to_owned(),
+        emit_empty: request.emit_empty,
+        state_limit: request.state_limit,
+        tables: request.tables.to_vec(),
+        references: Arc::from([]),
+    };
+    match query.plan().expect("a good query").kind {
+        Kind::Windowed {
+            split,
+            window,
+            context,
+            sessions: Some(batched),
+            ..
+        } => SessionHalf::new(
+            Arc::clone(&query.name),
+            split,
+            batched.filter(|_| together),
+            window,
+            context,
+            References::of(&[], &query.references),
+            &StateLimit::new(query.name, query.state_limit),
+        ),
+        _ => panic!("no query over sessions"),
     }
 }
 
@@ -405,11 +460,27 @@ impl SqlPlan for DataFusionPlan {
         match again.kind {
             Kind::Stateless(_) | Kind::Enriched(_) | Kind::Interval(_) => Ok(None),
             Kind::Windowed {
+                split,
+                window,
+                context,
+                sessions: Some(batched),
+                ..
+            } => Ok(Some(Box::new(SessionHalf::new(
+                Arc::clone(&self.query.name),
+                split,
+                batched,
+                window,
+                context,
+                References::of(&again.references, &self.query.references),
+                &self.limit,
+            )))),
+            Kind::Windowed {
                 panes,
                 lateness,
                 split,
                 window,
                 context,
+                sessions: None,
             } => {
                 let half = UpperHalf::new(
                     Arc::clone(&self.query.name),
@@ -447,16 +518,31 @@ impl SqlPlan for DataFusionPlan {
                     .collect(),
                 global: indented(join.global_lines()),
             },
-            Kind::Windowed { split, .. } => SqlExplain {
+            Kind::Windowed { split, sessions, .. } => SqlExplain {
                 local: of_input(&|name| {
                     let mine = (0..)
                         .zip(&split.slots)
                         .filter(|(_, slot)| slot.steps.table == name);
                     mine.flat_map(|(number, slot)| slot_lines(number, slot)).collect()
                 }),
-                global: plan_lines(&split.upper),
+                global: match sessions {
+                    None => plan_lines(&split.upper),
+                    Some(batched) => session_lines(batched.as_ref(), &split.upper),
+                },
             },
         }
+    }
+}
+
+/// How a window's rows are cut on arrival. Sessions are cut into slices as long as the gap: of a key's rows, those
+/// in one slice are in one session, and no session ends before the last slice it has rows in does.
+fn slices(window: &Window) -> Window {
+    match window {
+        Window::Session { gap, .. } => Window::Tumbling {
+            size: *gap,
+            offset: Duration::ZERO,
+        },
+        other => other.clone(),
     }
 }
 
@@ -468,6 +554,15 @@ fn slot_lines(number: usize, slot: &Slot) -> Vec<String> {
     let mut lines = vec![format!("{reduce}, slot={number}")];
     lines.extend(slot.steps.lines());
     indented(lines)
+}
+
+fn session_lines(batched: Option<&Arc<dyn ExecutionPlan>>, upper: &Arc<dyn ExecutionPlan>) -> Vec<String> {
+    let (how, plan) = match batched {
+        Some(plan) => ("for all sessions that close, together:", plan),
+        None => ("for each session that closes:", upper),
+    };
+    let lines = plan_lines(plan).into_iter().map(|line| format!("  {line}"));
+    std::iter::once(how.to_owned()).chain(lines).collect()
 }
 
 fn indented(lines: Vec<String>) -> Vec<String> {

@@ -39,7 +39,8 @@ fn tables() -> Vec<SqlTable> {
         table("impressions_by_minute", Some(tumbling(60))),
         table("clicks_by_minute", Some(tumbling(60))),
         table("clicks_by_hour", Some(tumbling(3600))),
-        table("sessions", Some(session)),
+        table("sessions", Some(session.clone())),
+        table("other_sessions", Some(session)),
     ]
 }
 
@@ -85,6 +86,21 @@ fn refused_queries() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn sessions_without_rows_do_not_exist() {
+    let tables = tables();
+    let request = SqlRequest {
+        name: "case",
+        query: "SELECT count(*) FROM sessions",
+        emit_empty: true,
+        state_limit: Bytes(1 << 30),
+        tables: &tables,
+    };
+    let errors = DataFusionPlanner::new().plan(&request).err().expect("refused");
+    assert!(errors[0].message.contains("remove `emit_empty`"), "{errors:?}");
+    assert_eq!(errors[0].at, Some(21..29));
 }
 
 #[test]

@@ -23,6 +23,7 @@ use datafusion::physical_plan::execution_plan::reset_plan_states;
 use millstream_engine::table::TableRows;
 
 use super::accumulate::PartialAggregate;
+use super::session::SessionSlot;
 use super::steps::{ScanColumn, Steps};
 use super::tables::{Leaf, LeafKind, with_tables};
 use crate::window::Interval;
@@ -47,9 +48,11 @@ pub(super) struct Slot {
     pub mentions_window: bool,
     /// The plan to put in place of the leaf when the slot has no state at all, where an empty leaf would not
     /// do: a partial aggregate with a grand total makes a row out of nothing.
-    when_empty: Option<Arc<dyn ExecutionPlan>>,
+    pub when_empty: Option<Arc<dyn ExecutionPlan>>,
     /// Window columns that could not be known on arrival and are put into the leaf's rows.
-    window_columns: Option<(Vec<ScanColumn>, SchemaRef)>,
+    pub window_columns: Option<(Vec<ScanColumn>, SchemaRef)>,
+    /// What only slots over session windows have.
+    pub session: Option<SessionSlot>,
 }
 
 /// What a slot keeps of its rows.
@@ -61,16 +64,26 @@ pub(super) enum Reduce {
     Keep,
 }
 
-/// Cuts a plan. `width` is the number of columns a table's rows have on arrival; `pane_is_window` tells
-/// whether a row's window is known then.
+/// Whether the window that a row belongs to is known when it arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bounds {
+    /// It is.
+    OnArrival,
+    /// Not before it fires.
+    WhenFired,
+    /// Not before it fires, but where state of different windows is never put together.
+    OfSession,
+}
+
+/// Cuts a plan. `width` is the number of columns a table's rows have on arrival.
 pub(super) fn split(
     plan: &Arc<dyn ExecutionPlan>,
     width: &dyn Fn(&str) -> usize,
-    pane_is_window: bool,
+    bounds: Bounds,
 ) -> Result<Split> {
     let mut slots = Vec::new();
     let upper = Arc::clone(plan).transform_down(|node| {
-        let Some(slot) = Slot::at(&node, width, pane_is_window)? else {
+        let Some(slot) = Slot::at(&node, width, bounds)? else {
             return Ok(Transformed::no(node));
         };
         let leaf = Arc::new(Leaf::slot(slots.len(), &node)) as Arc<dyn ExecutionPlan>;
@@ -87,14 +100,19 @@ impl Slot {
     fn at(
         node: &Arc<dyn ExecutionPlan>,
         width: &dyn Fn(&str) -> usize,
-        pane_is_window: bool,
+        bounds: Bounds,
     ) -> Result<Option<Slot>> {
         let slot = match partial(node) {
             Some(aggregate) => Slot::aggregate(node, aggregate, width)?,
             None => Steps::of(node, width).map(Slot::keep),
         };
         let Some(slot) = slot else { return Ok(None) };
-        if pane_is_window || !slot.mentions_window {
+        match bounds {
+            Bounds::OnArrival => return Ok(Some(slot)),
+            Bounds::WhenFired => {}
+            Bounds::OfSession => return slot.of_session(node.children().is_empty(), width),
+        }
+        if !slot.mentions_window {
             return Ok(Some(slot));
         }
         // The window is not known on arrival: descend to the bare scan and add its columns at the end.
@@ -131,6 +149,7 @@ impl Slot {
             reduce: Reduce::Aggregate(partial),
             when_empty,
             window_columns: None,
+            session: None,
         }))
     }
 
@@ -141,10 +160,12 @@ impl Slot {
             reduce: Reduce::Keep,
             when_empty: None,
             window_columns: None,
+            session: None,
         }
     }
 
-    fn without_window(self) -> Slot {
+    /// The slot of a bare scan that leaves the window's columns for later.
+    pub fn without_window(self) -> Slot {
         let columns = self.steps.columns.clone();
         let schema = Arc::clone(self.steps.schema());
         Slot {
@@ -166,7 +187,7 @@ impl Slot {
     }
 
     /// The slot's rows as the plan above expects them, for the given window.
-    fn complete(&self, rows: Vec<RecordBatch>, window: Interval) -> Result<Vec<RecordBatch>> {
+    pub fn complete(&self, rows: Vec<RecordBatch>, window: Interval) -> Result<Vec<RecordBatch>> {
         let Some((columns, schema)) = &self.window_columns else {
             return Ok(rows);
         };
@@ -214,7 +235,7 @@ fn partial(node: &Arc<dyn ExecutionPlan>) -> Option<&AggregateExec> {
     (*aggregate.mode() == AggregateMode::Partial).then_some(aggregate)
 }
 
-fn slot_leaf(node: &Arc<dyn ExecutionPlan>) -> Option<(&Leaf, usize)> {
+pub(super) fn slot_leaf(node: &Arc<dyn ExecutionPlan>) -> Option<(&Leaf, usize)> {
     let leaf = node.downcast_ref::<Leaf>()?;
     match leaf.kind {
         LeafKind::Slot(slot) => Some((leaf, slot)),

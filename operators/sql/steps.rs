@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
-use datafusion::common::{Result, internal_datafusion_err};
-use datafusion::physical_expr::PhysicalExpr;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Result, ScalarValue, internal_datafusion_err};
+use datafusion::physical_expr::{PhysicalExpr, conjunction, split_conjunction};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::expressions::Column;
+use datafusion::physical_plan::expressions::{Column, Literal};
 use datafusion::physical_plan::filter::{FilterExec, batch_filter};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
@@ -146,6 +147,84 @@ impl Steps {
         }
     }
 
+    /// The same steps with input column `column` passed through all of them, behind the other columns.
+    pub fn carrying(&self, column: usize, field: &FieldRef) -> Steps {
+        let with = |schema: &SchemaRef| -> SchemaRef {
+            let fields = schema.fields().iter().chain([field]).cloned();
+            Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+        };
+        let mut columns = self.columns.clone();
+        columns.push(ScanColumn::Input(column));
+        // How many columns there are between two steps, without the one that is carried.
+        let mut width = self.columns.len();
+        let carry = |step: &Step| match step {
+            Step::Filter {
+                predicate,
+                projection,
+            } => {
+                let carried = width;
+                width = projection.as_ref().map_or(width, Vec::len);
+                Step::Filter {
+                    predicate: Arc::clone(predicate),
+                    projection: projection
+                        .as_ref()
+                        .map(|columns| columns.iter().copied().chain([carried]).collect()),
+                }
+            }
+            Step::Project { exprs, schema } => {
+                let carried: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), width));
+                width = exprs.len();
+                Step::Project {
+                    exprs: exprs.iter().cloned().chain([carried]).collect(),
+                    schema: with(schema),
+                }
+            }
+        };
+        Steps {
+            table: self.table.clone(),
+            columns,
+            scan_schema: with(&self.scan_schema),
+            then: self.then.iter().map(carry).collect(),
+            schema: with(&self.schema),
+        }
+    }
+
+    /// Whether every row that comes in comes out.
+    pub fn keep_all(&self) -> bool {
+        self.then.iter().all(|step| match step {
+            Step::Filter { predicate, .. } => is_true(predicate),
+            Step::Project { .. } => true,
+        })
+    }
+
+    /// Takes out of the filters what `take` takes: it is given each condition as one over the columns of the
+    /// scan, and says whether the steps are to go on without it.
+    pub fn take_conditions(
+        &mut self,
+        mut take: impl FnMut(&Arc<dyn PhysicalExpr>) -> Result<bool>,
+    ) -> Result<()> {
+        for number in 0..self.then.len() {
+            let Step::Filter { predicate, .. } = &self.then[number] else {
+                continue;
+            };
+            let mut left = Vec::new();
+            for condition in split_conjunction(predicate) {
+                if !take(&over_scan(&self.then[..number], condition)?)? {
+                    left.push(Arc::clone(condition));
+                }
+            }
+            if let Step::Filter { predicate, .. } = &mut self.then[number] {
+                *predicate = conjunction(left);
+            }
+        }
+        Ok(())
+    }
+
+    /// An expression over the rows that come out, as one over the columns of the scan.
+    pub fn over_scan(&self, expr: &Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+        over_scan(&self.then, expr)
+    }
+
     /// The rows that come out for rows that come in. The window is needed when the scan reads its columns.
     pub fn apply(&self, rows: &RecordBatch, window: Option<Interval>) -> Result<RecordBatch> {
         let mut rows = self.read(rows, window)?;
@@ -226,6 +305,37 @@ impl Step {
             }
         }
     }
+}
+
+/// Whether a condition is the constant that no condition becomes.
+fn is_true(predicate: &Arc<dyn PhysicalExpr>) -> bool {
+    let literal = predicate.downcast_ref::<Literal>();
+    literal.is_some_and(|l| *l.value() == ScalarValue::Boolean(Some(true)))
+}
+
+fn over_scan(steps: &[Step], expr: &Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+    let mut expr = Arc::clone(expr);
+    for step in steps.iter().rev() {
+        let replaced = expr.transform_up(|e| {
+            let Some(column) = e.downcast_ref::<Column>() else {
+                return Ok(Transformed::no(e));
+            };
+            let of = match step {
+                Step::Filter { projection: None, .. } => return Ok(Transformed::no(e)),
+                Step::Filter {
+                    projection: Some(columns),
+                    ..
+                } => columns
+                    .get(column.index())
+                    .map(|index| Arc::new(Column::new(column.name(), *index)) as _),
+                Step::Project { exprs, .. } => exprs.get(column.index()).cloned(),
+            };
+            of.map(Transformed::yes)
+                .ok_or_else(|| internal_datafusion_err!("a step has no column {column}"))
+        });
+        expr = replaced?.data;
+    }
+    Ok(expr)
 }
 
 /// The input of a plan that is one step (or none at all, for wrappers that only matter to an executor), and

@@ -164,6 +164,28 @@ impl Leaf {
         }
     }
 
+    /// A leaf for the same slot whose rows have other columns, and so none of the properties.
+    pub fn with_schema(&self, schema: SchemaRef) -> Leaf {
+        let kind = match &self.kind {
+            LeafKind::Slot(slot) => LeafKind::Slot(*slot),
+            LeafKind::Scan { table, columns } => LeafKind::Scan {
+                table: table.clone(),
+                columns: columns.clone(),
+            },
+            LeafKind::Reference { table, columns } => LeafKind::Reference {
+                table: table.clone(),
+                columns: columns.clone(),
+            },
+            LeafKind::Rows(rows) => LeafKind::Rows(rows.clone()),
+        };
+        Leaf {
+            properties: leaf_properties(&schema),
+            schema,
+            rows: None,
+            kind,
+        }
+    }
+
     /// The same leaf with rows in it.
     pub fn filled(&self, rows: Vec<RecordBatch>) -> Leaf {
         Leaf {

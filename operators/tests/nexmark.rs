@@ -145,7 +145,11 @@ async fn stream(plan: &Plan, query: &str, partitions: u64) -> Vec<String> {
         reset: Vec::new(),
         checkpoints: None,
         timer: timer::real(),
-        bounded: Some(BoundedRun { sources, collect }),
+        bounded: Some(BoundedRun {
+            sources,
+            collect,
+            tables: BTreeMap::new(),
+        }),
     };
     let done = runtime::start(Arc::new(plan.clone()), run).done().await;
     done.unwrap_or_else(|e| panic!("{query}: {e}"));

@@ -52,9 +52,7 @@ impl Panes {
             Window::Hopping { size, slide, offset } => (size, slide, offset, false),
             Window::Cumulative { size, step, offset } => (size, step, offset, true),
             Window::Session { .. } => {
-                return Err(Error::config(
-                    "session windows cannot be queried yet; use a tumbling, hopping or cumulative window",
-                ));
+                return Err(Error::bug("sessions do not repeat, so they have no panes"));
             }
         };
         Panes::checked(size, every, offset, grows)

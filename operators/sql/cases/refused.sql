@@ -1,6 +1,6 @@
 -- Queries that are refused, what is said, and about which part of the text («…»; without: about none).
 -- Streams: impressions, clicks. Windows: impressions_by_minute, clicks_by_minute (tumbling 1m), clicks_by_hour,
--- sessions (a session window over clicks).
+-- sessions and other_sessions (session windows over clicks).
 
 -- case: unknown window
 SELECT count(*) FROM «impressions_by_minut»
@@ -167,9 +167,21 @@ SELECT count(*) FROM impressions_by_minute i JOIN «clicks» c ON i.ad_id = c.ad
 SELECT * FROM (SELECT count(*) AS n FROM impressions_by_minute) i CROSS JOIN (SELECT count(*) AS n FROM «clicks_by_hour») c
 -- says: "impressions_by_minute" and "clicks_by_hour" are cut into different windows
 
--- case: session
-SELECT count(*) FROM «sessions»
--- says: session windows cannot be queried yet
+-- case: sessions and another window
+SELECT * FROM (SELECT count(*) AS n FROM sessions) s CROSS JOIN (SELECT count(*) AS n FROM «clicks_by_hour») c
+-- says: "sessions" and "clicks_by_hour" cannot be combined: a session is a window of its own
+
+-- case: a window and sessions
+SELECT * FROM clicks_by_hour c JOIN «sessions» s ON s.user_id = c.user_id
+-- says: "clicks_by_hour" and "sessions" cannot be combined
+
+-- case: sessions and sessions of another window
+SELECT * FROM sessions s JOIN «other_sessions» o ON s.user_id = o.user_id
+-- says: "sessions" and "other_sessions" cannot be combined
+
+-- case: sessions and a stream
+SELECT * FROM sessions s JOIN «clicks» c ON s.user_id = c.user_id
+-- says: "clicks" has no window, but "sessions" has
 
 -- case: wall clock in a window
 SELECT «now»() AS at, count(*) FROM impressions_by_minute

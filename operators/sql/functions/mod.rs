@@ -28,7 +28,9 @@ mod window;
 
 use datafusion::logical_expr::ScalarUDF;
 
-pub(super) use self::window::{Bound, FiringWindow, calls_window, substitute, window_functions};
+pub(super) use self::window::{
+    Bound, FiringWindow, bound_called, calls_window, substitute, window_functions,
+};
 
 /// The functions that are the same in every query.
 pub(super) fn scalar_functions() -> impl Iterator<Item = ScalarUDF> {

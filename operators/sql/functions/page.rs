@@ -12,6 +12,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::execution::SessionStateBuilder;
 use millstream_engine::operator::Output;
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::time::{Timestamp, timestamp_type};
 use millstream_engine::window::Window;
@@ -40,6 +41,7 @@ fn tables() -> [SqlTable; 2] {
         schema: schema(),
         event_time: 1,
         window,
+        lateness: None,
     })
 }
 
@@ -50,6 +52,7 @@ pub(super) async fn answers(query: &str, texts: &[Option<&str>]) -> Result<Vec<S
         name: "example",
         query,
         emit_empty: false,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     };
     let plan = DataFusionPlanner::new().plan(&request);

@@ -65,7 +65,8 @@ pub(in crate::sql) enum Bound {
 }
 
 impl Bound {
-    fn name(self) -> &'static str {
+    /// Name of the function, and of the column.
+    pub fn name(self) -> &'static str {
         match self {
             Bound::Start => WINDOW_START,
             Bound::End => WINDOW_END,
@@ -137,7 +138,8 @@ impl ScalarUDFImpl for WindowFunction {
     }
 }
 
-fn bound_called(expr: &Arc<dyn PhysicalExpr>) -> Option<Bound> {
+/// Which of the two functions an expression calls, if it is a call of one.
+pub(in crate::sql) fn bound_called(expr: &Arc<dyn PhysicalExpr>) -> Option<Bound> {
     let call = expr.downcast_ref::<ScalarFunctionExpr>()?;
     let function: &dyn std::any::Any = call.fun().inner().as_ref();
     function.downcast_ref::<WindowFunction>().map(|f| f.bound)

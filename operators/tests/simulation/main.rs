@@ -87,6 +87,12 @@ type = "hopping"
 size = "20s"
 slide = "10s"
 
+[window.impression_sessions]
+input = "impressions"
+type = "session"
+gap = "3s"
+key = ["ad"]
+
 [sql.clickthrough]
 emit_empty = true
 query = """
@@ -98,9 +104,21 @@ CROSS JOIN (SELECT count(*) AS n, sum(id) AS total FROM clicks_window) c
 [sql.by_ad]
 query = "SELECT window_start() AS at, ad, count(*) AS n, count(DISTINCT id) AS ids FROM impressions_hopping GROUP BY ad"
 
+[sql.sessions]
+query = """
+SELECT window_start AS at, ad, count(*) AS n, sum(id) AS total, window_end AS until FROM impression_sessions
+GROUP BY window_start, ad, window_end
+"""
+
 [sink.clickthrough]
 type = "simulated"
 input = "clickthrough"
+[sink.sessions]
+type = "simulated"
+input = "sessions"
+[sink.late_sessions]
+type = "simulated"
+input = "impression_sessions.late"
 [sink.by_ad]
 type = "simulated"
 input = "by_ad"

@@ -10,6 +10,9 @@ use crate::world::World;
 /// Length of the tumbling windows, and of the step of the hopping ones.
 const SLICE: i64 = 10_000_000;
 
+/// The silence that ends a session.
+const GAP: i64 = 3_000_000;
+
 /// A row of either source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Row {
@@ -44,7 +47,71 @@ pub fn check(world: &World, strict: bool) -> Result<(), String> {
         }
     }
     once("clickthrough", times(&published))?;
+    sessions(world, strict)?;
     by_ad(world).map(drop)
+}
+
+/// Every impression is in one session or late; without late ones it is known in which.
+fn sessions(world: &World, strict: bool) -> Result<(), String> {
+    let inputs: Vec<RecordBatch> = world.outside().inputs["impressions"].values().cloned().collect();
+    let sent = rows(&inputs);
+    let late = rows(&published_of(world, "late_sessions"));
+    if strict && !late.is_empty() {
+        return Err(format!("sessions: late, but in time: {late:?}"));
+    }
+    let mut got = Vec::new();
+    for batch in published_of(world, "sessions") {
+        let numbers = |column: usize| batch.column(column).as_primitive::<Int64Type>();
+        let times = |column: usize| batch.column(column).as_primitive::<TimestampMicrosecondType>();
+        let ads = batch.column(1).as_string::<i32>();
+        got.extend((0..batch.num_rows()).map(|i| {
+            let (start, end) = (times(0).value(i), times(4).value(i));
+            (
+                ads.value(i).to_owned(),
+                start,
+                end,
+                (numbers(2).value(i), numbers(3).value(i)),
+            )
+        }));
+    }
+    got.sort();
+    if let Some(pair) = got
+        .windows(2)
+        .find(|pair| pair[0].0 == pair[1].0 && pair[1].1 < pair[0].2)
+    {
+        return Err(format!("sessions that overlap: {pair:?}"));
+    }
+    if strict {
+        return same("sessions", &cut(&sent), &got);
+    }
+    let mut counted = Total::default();
+    got.iter().for_each(|session| add(&mut counted, session.3));
+    late.iter().for_each(|row| add(&mut counted, (1, row.id)));
+    same(
+        "rows in sessions",
+        &(sent.len() as i64, sent.iter().map(|row| row.id).sum()),
+        &counted,
+    )
+}
+
+/// A session: its key, start and end, and what is in it.
+type Session = (String, i64, i64, Total);
+
+/// Rows cut where a key is silent for [`GAP`].
+fn cut(rows: &[Row]) -> Vec<Session> {
+    let mut rows: Vec<&Row> = rows.iter().collect();
+    rows.sort_by_key(|row| (&row.ad, row.at));
+    let mut all: Vec<Session> = Vec::new();
+    for row in rows {
+        match all.last_mut() {
+            Some(last) if last.0 == row.ad && row.at < last.2 => {
+                last.2 = row.at + GAP;
+                add(&mut last.3, (1, row.id));
+            }
+            _ => all.push((row.ad.clone(), row.at, row.at + GAP, (1, row.id))),
+        }
+    }
+    all
 }
 
 fn published(world: &World, sink: &str) -> Vec<RecordBatch> {
