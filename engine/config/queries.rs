@@ -200,7 +200,10 @@ impl<'a> Planner<'_, 'a, '_> {
         if inputs.len() < 2 || inputs.iter().any(is_window) {
             return;
         }
-        if let Some(input) = inputs.iter().find(|i| self.windowed.contains(*i)) {
+        // That such a stream gives results again is worse, and has been reported.
+        let updating = &self.checker.names.updating;
+        let windowed = |i: &&String| self.windowed.contains(*i) && !updating.contains_key(*i);
+        if let Some(input) = inputs.iter().find(windowed) {
             let message =
                 format!("`{input}` is made from windows; joins of such streams are not supported yet");
             let help = "join the windows in one query instead, or the streams before they are cut";
