@@ -19,6 +19,7 @@ mod queries;
 mod revisions;
 mod schema;
 mod shape;
+mod tables;
 mod text;
 mod tree;
 mod walk;

@@ -17,6 +17,7 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{REVISION, SqlError, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::state::Snapshot;
 use millstream_engine::time::Timestamp;
@@ -66,6 +67,7 @@ fn plan(
         name: "case",
         query,
         emit_empty,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     })
 }
