@@ -158,12 +158,12 @@ impl Stage {
         if at > self.watermark {
             self.watermark = at;
             for operator in self.parts.iter_mut().flatten() {
-                operator.on_watermark(at, &mut out).await.expect("watermark");
+                operator.watermark_to_end(at, &mut out).await.expect("watermark");
             }
             for batch in out.main {
                 self.upper.on_batch(0, batch, &mut results).expect("upper half");
             }
-            let fired = self.upper.on_watermark(at, &mut results).await;
+            let fired = self.upper.watermark_to_end(at, &mut results).await;
             fired.expect("upper half");
         }
         let behind = self.upper.watermark_behind(at);

@@ -135,13 +135,13 @@ impl<'a> Operators<'a> {
     async fn watermark(&mut self, at: Timestamp) -> Vec<RecordBatch> {
         let (mut out, mut result) = (Output::default(), Output::default());
         for operator in self.parts.iter_mut().flat_map(|p| &mut p.1) {
-            operator.on_watermark(at, &mut out).await.expect("watermark");
+            operator.watermark_to_end(at, &mut out).await.expect("watermark");
         }
         for batch in out.main {
             self.upper.on_batch(0, batch, &mut result).expect("upper half");
         }
         self.upper
-            .on_watermark(at, &mut result)
+            .watermark_to_end(at, &mut result)
             .await
             .expect("upper half");
         result.main.into_iter().map(|b| b.rows).collect()
@@ -153,7 +153,7 @@ impl<'a> Operators<'a> {
         let (mut out, mut result) = (Output::default(), Output::default());
         if let Some((_, part)) = self.parts.first_mut() {
             for operator in part {
-                operator.on_watermark(at, &mut out).await.expect("watermark");
+                operator.watermark_to_end(at, &mut out).await.expect("watermark");
             }
         }
         for batch in out.main {
