@@ -172,13 +172,6 @@ impl<'a> Planner<'_, 'a, '_> {
             self.windowed.insert(name.into());
         }
         revisions::follow(self.checker, name, plan.inputs());
-        if let [_, _, ..] = plan.inputs() {
-            let what_then = "a join would match each of them";
-            let at = query.node.at_key("query");
-            plan.inputs()
-                .iter()
-                .any(|input| revisions::refuse(self.checker, input, at, what_then));
-        }
         let stream = Stream {
             schema: plan.schema(),
             event_time: plan.event_time(),
