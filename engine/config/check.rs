@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::columns;
 use super::diagnostic::{At, Problems, did_you_mean};
 use super::tree::{Entry, Node};
-use super::{dedups, queries, windows};
+use super::{dedups, queries, tables, windows};
 use crate::metrics::Counters;
 use crate::pipeline::{CheckpointSpec, SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
@@ -36,6 +36,7 @@ pub(super) fn plan(root: &Node, registry: &Registry, problems: &mut Problems) ->
     checker.head();
     checker.names();
     checker.sources();
+    tables::read(&mut checker);
     let windows = windows::read(&mut checker);
     let dedups = dedups::read(&mut checker);
     queries::plan(&mut checker, windows, dedups);
@@ -60,6 +61,7 @@ pub(super) struct Names {
     pub dedups: BTreeSet<String>,
     pub windows: BTreeSet<String>,
     pub queries: BTreeSet<String>,
+    pub tables: BTreeSet<String>,
     /// Sources, dedups, queries, `<source>.invalid`, `<window>.late`.
     pub streams: BTreeSet<String>,
     /// Windows that drop their late rows.
@@ -83,6 +85,7 @@ fn empty_plan() -> Plan {
         dedups: Vec::new(),
         windows: Vec::new(),
         queries: Vec::new(),
+        tables: Vec::new(),
         sinks: Vec::new(),
         streams: BTreeMap::new(),
         checkpoint_interval: Duration::ZERO,
@@ -158,12 +161,14 @@ impl<'a> Checker<'a> {
     fn names(&mut self) {
         let root = self.root;
         let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
-        for (table, kind) in [
+        let kinds_by_table = [
             ("source", "source"),
             ("dedup", "dedup"),
             ("window", "window"),
             ("sql", "query"),
-        ] {
+            ("table", "table"),
+        ];
+        for (table, kind) in kinds_by_table {
             for entry in root.get(table).map_or(&[][..], |e| e.node.entries()) {
                 if let Some(other) = kinds.insert(&entry.key, kind) {
                     let message = format!("`{}` is a {kind} and a {other}", entry.key);
@@ -324,7 +329,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Reports what a connector says of its section, at the value or key it quotes.
-    fn refused(&mut self, node: &Node, message: &str) {
+    pub fn refused(&mut self, node: &Node, message: &str) {
         let quoted = quoted(message);
         let at = quoted.iter().find_map(|q| find(node, q)).unwrap_or(&node.at);
         self.problems.add(at, message);
@@ -359,6 +364,10 @@ impl<'a> Checker<'a> {
                 false => format!("are `{input}.late`"),
             };
             let help = format!("a query over `{input}` makes a stream; its late rows {late}");
+            self.problems.help(at, message, help);
+        } else if self.names.tables.contains(input) {
+            let message = format!("`{input}` is a table, not a stream");
+            let help = format!("a query that joins a stream with `{input}` makes a stream");
             self.problems.help(at, message, help);
         } else {
             self.no_stream(at, input);
@@ -434,6 +443,7 @@ impl<'a> Checker<'a> {
                     }
                 }
             }
+            tables::check_test(self, test);
             for expect in test.get("expect").map_or(&[][..], |e| e.node.entries()) {
                 match self.names.streams.contains(&expect.key) {
                     true => self.rows(expect),
@@ -447,11 +457,15 @@ impl<'a> Checker<'a> {
 
     /// The columns of a test's rows exist.
     fn rows(&mut self, of: &Entry) {
-        let Some(stream) = self.plan.streams.get(&of.key).cloned() else {
-            return;
-        };
+        if let Some(stream) = self.plan.streams.get(&of.key).cloned() {
+            self.rows_of(&stream.schema, of);
+        }
+    }
+
+    /// The columns of rows that a test gives are in `schema`.
+    pub fn rows_of(&mut self, schema: &Schema, of: &Entry) {
         for cell in of.node.items().iter().flat_map(Node::entries) {
-            self.column_at(&stream.schema, &cell.key, &cell.key_at);
+            self.column_at(schema, &cell.key, &cell.key_at);
         }
     }
 }
@@ -466,6 +480,7 @@ impl Names {
             "dedup" => (&mut self.dedups, vec![name.to_owned()]),
             "window" if self.dropping.contains(name) => (&mut self.windows, Vec::new()),
             "window" => (&mut self.windows, vec![format!("{name}.late")]),
+            "table" => (&mut self.tables, Vec::new()),
             _ => (&mut self.queries, vec![name.to_owned()]),
         };
         set.insert(name.to_owned());

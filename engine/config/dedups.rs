@@ -94,6 +94,11 @@ fn input_is_stream(checker: &mut Checker<'_>, node: &Node, input: &str) -> bool 
         let message = format!("`{input}` is a window; a dedup takes a stream");
         let help = format!("put the dedup before the window, or let it take the late rows, `{input}.late`");
         checker.problems.help(at, message, help);
+    } else if names.tables.contains(input) {
+        let message = format!("`{input}` is a table; a dedup takes a stream");
+        let help =
+            format!("`SELECT DISTINCT` over `{input}` in the query that joins it leaves each row once");
+        checker.problems.help(at, message, help);
     } else {
         let known = names.streams.iter().map(String::as_str);
         let help = did_you_mean(input, known, '`', "streams").unwrap_or_default();

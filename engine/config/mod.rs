@@ -18,6 +18,7 @@ mod diagnostic;
 mod queries;
 mod schema;
 mod shape;
+mod tables;
 mod text;
 mod tree;
 mod walk;

@@ -129,6 +129,11 @@ fn input_is_stream(checker: &mut Checker<'_>, node: &Node, input: &str) -> bool 
         checker
             .problems
             .help(at, message, "name a source, a dedup or a query");
+    } else if names.tables.contains(input) {
+        let message = format!("`{input}` is a table; a window cuts a stream");
+        checker
+            .problems
+            .help(at, message, "name a source, a dedup or a query");
     } else if names.streams.contains(input) {
         let message = format!("windows over a side stream such as `{input}` are not supported");
         checker

@@ -4,6 +4,11 @@
 //! arrives on its edges. Streams branch ("fan out") to a tap, to operators of the same task, and to edges
 //! into other tasks. Nothing is queued inside a chain: rows that enter have left, or are in operator state,
 //! when `push` returns.
+//!
+//! A watermark may set off much: a hundred thousand windows, or one with a million rows. Operators do it in
+//! pieces ([`Rest`]), and each piece has left before the next is asked for. Between two results of the chain's
+//! first operator the task may even take rows and barriers ([`Chain::advance`] returns); operators after the
+//! first are not interrupted, because they have not all heard of the watermark that such rows follow.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -11,7 +16,7 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::message::{Barrier, Batch, Message};
 use crate::metrics::NodeMetrics;
-use crate::operator::{Operator, Output};
+use crate::operator::{Operator, Output, Rest};
 use crate::runtime::channel::EdgeSender;
 use crate::runtime::tap::Tap;
 use crate::state::Snapshot;
@@ -72,6 +77,15 @@ pub struct Chain {
     pub edges: Vec<EdgeSender>,
     /// The stream that each operator takes.
     taken: Vec<FanId>,
+    /// The watermark that is being passed on.
+    passing: Option<Passing>,
+}
+
+/// A watermark on its way through a chain.
+struct Passing {
+    at: Timestamp,
+    /// Operators before this one have heard of it, and done what follows.
+    next: usize,
 }
 
 impl Chain {
@@ -121,12 +135,53 @@ impl Chain {
     /// Moves event time on for every operator, in order, and then for everyone downstream. An operator may
     /// hold the watermark of its stream back; who takes that stream hears only of what is left.
     pub async fn watermark(&mut self, at: Timestamp) -> Result<()> {
+        self.start(at).await?;
+        self.finish().await
+    }
+
+    /// Starts to move event time on, as far as [`Chain::advance`] goes.
+    pub async fn start(&mut self, at: Timestamp) -> Result<()> {
+        debug_assert!(
+            self.passing.is_none(),
+            "one watermark goes through a chain at a time"
+        );
+        self.passing = Some(Passing { at, next: 0 });
+        self.advance().await
+    }
+
+    /// Whether a watermark has started and not left yet.
+    pub fn is_advancing(&self) -> bool {
+        self.passing.is_some()
+    }
+
+    /// Goes on until the watermark has left.
+    pub async fn finish(&mut self) -> Result<()> {
+        while self.is_advancing() {
+            self.advance().await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on until the watermark has left, or to a point where rows and barriers may come in between.
+    pub async fn advance(&mut self) -> Result<()> {
+        let Some(Passing { at, next }) = self.passing.take() else {
+            return Ok(());
+        };
         // Streams that no operator of the chain makes move with the task.
         let mut stands = vec![at; self.fans.len()];
         for index in 0..self.operators.len() {
             let from = self.taken[index];
-            if stands[from] > self.fans[from].watermark {
-                self.advance(index, stands[from]).await?;
+            if index >= next && stands[from] > self.fans[from].watermark {
+                loop {
+                    match self.piece(index, stands[from]).await? {
+                        Rest::Nothing => break,
+                        Rest::Results if index == 0 => {
+                            self.passing = Some(Passing { at, next: index });
+                            return Ok(());
+                        }
+                        Rest::Results | Rest::OfResult => {}
+                    }
+                }
             }
             let it = &self.operators[index];
             stands[it.main] = it.operator.watermark_behind(stands[from]);
@@ -135,22 +190,6 @@ impl Chain {
             }
         }
         self.tell(&stands).await
-    }
-
-    /// Moves event time on for one operator; what it emits goes on before those behind it hear of the time.
-    async fn advance(&mut self, index: usize, at: Timestamp) -> Result<()> {
-        let it = &mut self.operators[index];
-        let mut out = Output::default();
-        let started = Instant::now();
-        it.operator.on_watermark(at, &mut out).await?;
-        it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
-        it.metrics.saw_watermark(at);
-        let mut work = VecDeque::new();
-        it.route(out, &mut work);
-        for (fan, batch) in work {
-            self.push(fan, batch).await?;
-        }
-        Ok(())
     }
 
     /// Sends every stream's watermark down its edges.
@@ -165,6 +204,30 @@ impl Chain {
             }
         }
         Ok(())
+    }
+
+    /// Lets one operator do one piece of what a watermark sets off, passes that on, and lets other tasks of
+    /// the thread run before there is more.
+    async fn piece(&mut self, index: usize, at: Timestamp) -> Result<Rest> {
+        let it = &mut self.operators[index];
+        let mut out = Output::default();
+        let started = Instant::now();
+        it.operator.on_watermark(at, &mut out).await?;
+        it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
+        let rest = out.rest;
+        if rest == Rest::Nothing {
+            it.metrics.saw_watermark(at);
+        }
+        let mut work = VecDeque::new();
+        it.route(out, &mut work);
+        for (fan, batch) in work {
+            // Boxed: `push` and `watermark` are not recursive, but their futures would nest by value.
+            Box::pin(self.push(fan, batch)).await?;
+        }
+        if rest != Rest::Nothing {
+            tokio::task::yield_now().await;
+        }
+        Ok(rest)
     }
 
     /// The state of every operator, by name.

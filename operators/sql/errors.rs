@@ -81,7 +81,7 @@ impl Text<'_> {
                 },
             },
             other => SqlError {
-                message: tidy(&other.strip_backtrace()),
+                message: plan_error(&other.strip_backtrace()),
                 at: span,
             },
         }
@@ -98,6 +98,19 @@ impl Text<'_> {
             message: tidy(what),
             at: at.and_then(|(line, column)| self.token_at(line, column)),
         }
+    }
+}
+
+/// The planner speaks of its own expressions where it meets a subquery it cannot turn into a join.
+fn plan_error(message: &str) -> String {
+    const SUBQUERIES: [&str; 3] = ["InSubquery(", "Exists(", "ScalarSubquery("];
+    let unsupported = message.contains("does not support logical expression");
+    match unsupported && SUBQUERIES.iter().any(|kind| message.contains(kind)) {
+        true => {
+            "a subquery stands where it cannot be computed; use it alone in WHERE or HAVING, or join with it"
+                .to_owned()
+        }
+        false => tidy(message),
     }
 }
 

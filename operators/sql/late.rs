@@ -21,6 +21,7 @@ use arrow::util::display::array_value_to_string;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::SessionContext;
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{REVISION, SqlError, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::state::Snapshot;
 use millstream_engine::time::{Timestamp, micros, timestamp_type};
@@ -163,6 +164,7 @@ fn plan(
         name: "case",
         query,
         emit_empty,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     })
 }

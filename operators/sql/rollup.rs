@@ -14,6 +14,7 @@ use arrow::array::{AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use millstream_engine::message::Batch;
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::state::Snapshot;
 use millstream_engine::time::{Timestamp, timestamp_type};
@@ -107,6 +108,7 @@ fn plan(level: &Level) -> Arc<dyn SqlPlan> {
             name: "level",
             query,
             emit_empty: level.emit_empty,
+            state_limit: Bytes(1 << 30),
             tables: &[table],
         })
         .expect("a good query")
