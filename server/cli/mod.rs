@@ -91,6 +91,10 @@ enum Command {
     /// Run the [[test]] blocks of pipeline files
     Test(Which),
     /// Run a pipeline on rows in files to their end, and print what its streams carry
+    ///
+    /// At the end of the rows all windows close. Sinks are not opened and nothing is kept. Rows are late, or
+    /// dropped as repeated, as if they came one by one. Reference tables are read from the files that the
+    /// pipeline names.
     Preview(preview::Preview),
     /// Write schemas
     #[command(subcommand)]

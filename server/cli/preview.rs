@@ -9,9 +9,6 @@ use crate::cli::{Exit, Global};
 use crate::{logging, pipelines, preview};
 
 /// What `preview` takes.
-///
-/// The pipeline runs to the end of the rows; then all its windows close. Its sinks are not opened and nothing is
-/// kept. Rows are late, or dropped as repeated, as they would be if they came one by one.
 #[derive(Args, Clone, Debug)]
 pub struct Preview {
     /// The pipeline file
