@@ -366,6 +366,7 @@ impl<'a> Check<'a> {
     }
 
     fn functions(&mut self, functions: &[Function], windowed: bool) {
+        let tables_known = self.errors.is_empty();
         for function in functions {
             let name = table_name(&function.name);
             let of_window = name == WINDOW_START || name == WINDOW_END;
@@ -376,7 +377,8 @@ impl<'a> Check<'a> {
                 .map(|f| f.signature().volatility);
             let without_arguments = function.args.to_string().trim_matches(['(', ')']).is_empty();
             let message = match volatility {
-                Some(_) if of_window && windowed => continue,
+                // Nobody knows what a table that is not known would have been.
+                Some(_) if of_window && (windowed || !tables_known) => continue,
                 Some(_) if of_window => {
                     format!("{name}() has a meaning only for windows; select from a window, or leave it out")
                 }

@@ -108,7 +108,7 @@ fn every_unknown_table_is_reported() {
     let tables = tables();
     let request = SqlRequest {
         name: "case",
-        query: "SELECT now() FROM impresions_by_minute, cliks_by_minute",
+        query: "SELECT now(), window_start() FROM impresions_by_minute, cliks_by_minute",
         emit_empty: false,
         state_limit: Bytes(1 << 30),
         tables: &tables,
