@@ -139,14 +139,16 @@ impl Service {
 }
 
 fn start_ingest(options: &Options<'_>) -> anyhow::Result<Option<Arc<Ingest>>> {
-    let wanted = options
-        .plans
-        .iter()
-        .any(|plan| plan.sources.iter().any(|s| s.kind == HTTP));
-    if !wanted {
+    let sources = options.plans.iter().flat_map(|plan| &plan.sources);
+    let sources: Vec<_> = sources.filter(|source| source.kind == HTTP).collect();
+    if sources.is_empty() {
         return Ok(None);
     }
-    let ingest = Ingest::start(options.listen, Default::default()).with_context(|| {
+    let paths = sources
+        .iter()
+        .filter_map(|source| source.options["path"].as_str());
+    let paths = paths.map(String::from);
+    let ingest = Ingest::start_for(options.listen, Default::default(), paths).with_context(|| {
         format!(
             "cannot take rows at {}; choose another address with --listen",
             options.listen

@@ -141,6 +141,16 @@ pub(super) struct Routes {
 }
 
 impl Routes {
+    /// Routes to sources that are still to be opened: until then they are away, not unknown.
+    pub fn expecting(paths: impl IntoIterator<Item = String>) -> Routes {
+        let until = Instant::now() + AWAY_FOR;
+        let away = |path| (path, Route::Away { until });
+        Routes {
+            table: RwLock::new(Arc::new(paths.into_iter().map(away).collect())),
+            ..Routes::default()
+        }
+    }
+
     pub fn epoch(&self) -> usize {
         self.epoch.load(SeqCst)
     }

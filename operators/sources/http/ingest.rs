@@ -44,11 +44,21 @@ pub struct Ingest {
 impl Ingest {
     /// Listens on `listen` and starts the lanes. An error of class config if the address is taken.
     pub fn start(listen: SocketAddr, limits: Limits) -> Result<Arc<Ingest>> {
+        Ingest::start_for(listen, limits, [])
+    }
+
+    /// As [`Ingest::start`], for sources with the given paths: until each is opened its clients are told to come
+    /// again, as after a restart they are there first.
+    pub fn start_for(
+        listen: SocketAddr,
+        limits: Limits,
+        paths: impl IntoIterator<Item = String>,
+    ) -> Result<Arc<Ingest>> {
         let lanes = limits.lanes.max(1);
         let (listeners, local_addr) = bind_all(listen, lanes)
             .map_err(|e| Error::config(format!("cannot listen on {listen} for ingest: {e}")))?;
         let shared = Arc::new(Shared {
-            routes: Routes::default(),
+            routes: Routes::expecting(paths),
             limits,
             stats: (0..lanes).map(|_| LaneStats::default()).collect(),
             stop: CancellationToken::new(),
