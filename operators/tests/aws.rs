@@ -491,10 +491,12 @@ impl Ministack {
     /// Runs Python that calls `out` with what this returns.
     fn python(&self, script: &str) -> Value {
         let script = format!(
-            "import boto3, io, json, pyarrow.compute as pc, pyarrow.parquet as parquet
+            "import boto3, io, json, os, pyarrow.compute as pc, pyarrow.parquet as parquet
 s3, cw = boto3.client('s3'), boto3.client('cloudwatch')
-def out(value): print(json.dumps(value))
-{script}"
+def out(value): print(json.dumps(value), flush=True)
+{script}
+# Without the end of the interpreter: pyarrow's threads may abort it after the answer.
+os._exit(0)"
         );
         let mut command = Command::new(self.venv.join("bin/python"));
         let output = self.environment(command.arg("-c").arg(script)).output().unwrap();

@@ -36,10 +36,13 @@ async fn inside_uploads() {
             sent.await.unwrap();
         })
     };
-    // The last process died between the beginning of an upload and the checkpoint that would have named it.
+    // The last process died between the beginning of uploads and the checkpoint that would have named them: one more
+    // to the same file, one to a file that was opened after the checkpoint.
     let unknown: Happening = |s3, upload| {
         Box::pin(async move {
-            for key in [upload.key.as_str(), "uploads/foreign.parquet"] {
+            let later = upload.key.replace("-0.parquet", "-7.parquet");
+            assert_ne!(later, upload.key);
+            for key in [&upload.key, &later, "uploads/foreign.parquet"] {
                 let create = s3.create_multipart_upload().bucket("lake").key(key);
                 create.send().await.unwrap();
             }

@@ -32,3 +32,21 @@ async fn a_source_that_is_being_closed_when_its_lane_ends_is_closed() {
     let end = tokio::time::timeout(Duration::from_secs(60), frames.next()).await;
     assert!(end.expect("an end").is_none());
 }
+
+/// After a restart clients are there before the pipeline has opened its sources: to them it is away, not unknown.
+#[test]
+fn a_source_that_is_still_to_come_asks_for_patience() {
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    let ingest = Ingest::start_for(listen, Limits::default(), [PATH.to_string()]).expect("a free port");
+    for (path, status) in [(PATH, 503), ("/nothing", 404)] {
+        let mut client = Client::connect(ingest.local_addr());
+        client.send(&post(path, envelope(0..1)));
+        let answer = client.receive().expect("an answer");
+        assert_eq!(answer.status, status, "{answer:?}");
+        assert_eq!(
+            answer.headers.contains_key("retry-after"),
+            status == 503,
+            "{answer:?}"
+        );
+    }
+}
