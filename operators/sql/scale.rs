@@ -46,6 +46,7 @@ fn plan(query: &str, size: Duration, state_limit: Bytes) -> Arc<dyn SqlPlan> {
         schema: schema(),
         event_time: 1,
         window: Some(Window::Tumbling { size, offset }),
+        lateness: None,
     };
     let request = SqlRequest {
         name: "large",

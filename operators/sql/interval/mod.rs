@@ -63,6 +63,7 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use millstream_engine::Result;
 use millstream_engine::message::{Batch, Pane};
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::time::Timestamp;
 
 use super::errors::failed;

@@ -58,6 +58,7 @@ async fn percentiles(query: &str, values: &[f64]) -> Vec<f64> {
             size: Duration::from_secs(60),
             offset: Duration::ZERO,
         }),
+        lateness: None,
     };
     let request = SqlRequest {
         name: "case",

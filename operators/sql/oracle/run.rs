@@ -56,6 +56,7 @@ pub fn plan(query: &str, stream: &Stream, emit_empty: bool) -> Result<Arc<dyn Sq
         schema: table.rows.schema(),
         event_time: table.event_time,
         window: Some(stream.window.clone()),
+        lateness: None,
     });
     let tables: Vec<SqlTable> = tables.collect();
     DataFusionPlanner::new().plan(&SqlRequest {
