@@ -40,6 +40,7 @@ fn tables() -> [SqlTable; 2] {
         schema: schema(),
         event_time: 1,
         window,
+        lateness: None,
     })
 }
 
