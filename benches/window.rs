@@ -20,6 +20,7 @@ use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_benches::{START, impressions, schema};
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::time::Timestamp;
 use millstream_operators::sql::DataFusionPlanner;
@@ -253,12 +254,12 @@ impl<'a> Chain<'a> {
         let (mut partial, mut out) = (Output::default(), Output::default());
         for (window, local) in &mut self.lower {
             window.on_watermark(at, &mut Output::default()).await?;
-            local.on_watermark(at, &mut partial).await?;
+            local.watermark_to_end(at, &mut partial).await?;
         }
         for batch in partial.main {
             self.global.on_batch(0, batch, &mut out)?;
         }
-        self.global.on_watermark(at, &mut out).await?;
+        self.global.watermark_to_end(at, &mut out).await?;
         Ok(out.main.into_iter().map(|batch| batch.rows).collect())
     }
 }
@@ -279,6 +280,7 @@ fn plan(case: &Case) -> anyhow::Result<Arc<dyn SqlPlan>> {
         name: "bench",
         query: case.windowed,
         emit_empty: false,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     };
     let planned = DataFusionPlanner::new().plan(&request);

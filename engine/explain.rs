@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::config::columns::describe;
 use crate::pipeline::LateRows;
-use crate::plan::{Dedup, DedupNode, Plan, SinkNode, SourceNode, SqlNode, WindowNode};
+use crate::plan::{Dedup, DedupNode, Plan, SinkNode, SourceNode, SqlNode, TableNode, WindowNode};
 use crate::window::Window;
 
 /// What stands in place of a secret.
@@ -56,6 +56,10 @@ pub fn text(plan: &Plan) -> String {
     for window in &plan.windows {
         let _ = writeln!(out, "\nwindow {} over {}", window.name, window.input);
         lines(&mut out, 1, window_lines(window));
+    }
+    for table in &plan.tables {
+        let _ = writeln!(out, "\ntable {}", table.name);
+        lines(&mut out, 1, table_lines(table));
     }
     for query in &plan.queries {
         let _ = writeln!(out, "\nquery {}", query.name);
@@ -174,6 +178,22 @@ fn window_lines(window: &WindowNode) -> Vec<String> {
     lines
 }
 
+fn table_lines(table: &TableNode) -> Vec<String> {
+    vec![
+        format!("columns: {}", describe(table.rows.schema())),
+        table_text(table),
+    ]
+}
+
+/// `ads.csv, read at the start and every 10m`.
+fn table_text(table: &TableNode) -> String {
+    let again = match table.refresh {
+        Some(refresh) => format!(" and every {}", span(refresh)),
+        None => String::new(),
+    };
+    format!("{}, read at the start{again}", mask_url(&table.path))
+}
+
 fn window_text(window: &Window) -> String {
     let shifted = |offset: &Duration| match offset.is_zero() {
         true => String::new(),
@@ -221,6 +241,7 @@ pub fn mermaid(plan: &Plan) -> String {
         let (open, close) = match node.kind {
             "source" => ("([", "])"),
             "window" => ("[[", "]]"),
+            "table" => ("[(", ")]"),
             "dedup" => ("{{", "}}"),
             "sink" => (">", "]"),
             _ => ("[", "]"),
@@ -252,7 +273,7 @@ fn diagram_id(id: &str) -> String {
 }
 
 /// The plan as a graph: `{"pipeline", "nodes": [{"id", "kind", "name", "title", "detail"}], "edges":
-/// [{"from", "to", "stream"}]}`. `kind` is source, window, query or sink; `detail` depends on it.
+/// [{"from", "to", "stream"}]}`. `kind` is source, window, table, sql or sink; `detail` depends on it.
 pub fn json(plan: &Plan) -> Value {
     let graph = Graph::of(plan);
     let nodes: Vec<Value> = graph
@@ -313,9 +334,12 @@ impl<'p> Graph<'p> {
             );
             graph.edge(plan, &window.input, format!("window.{}", window.name));
         }
+        for table in &plan.tables {
+            graph.node("table", &table.name, table_text(table), table_detail(table));
+        }
         for query in &plan.queries {
             graph.node("sql", &query.name, "query".into(), query_detail(query));
-            for input in query.plan.inputs() {
+            for input in query.plan.inputs().iter().chain(query.plan.references()) {
                 graph.edge(plan, input, format!("sql.{}", query.name));
             }
         }
@@ -345,6 +369,8 @@ impl<'p> Graph<'p> {
             "dedup"
         } else if plan.windows.iter().any(|w| w.name == maker) {
             "window"
+        } else if plan.tables.iter().any(|t| t.name == maker) {
+            "table"
         } else {
             "sql"
         };
@@ -383,6 +409,15 @@ fn window_detail(window: &WindowNode) -> Value {
         "window": window_text(&window.window),
         "late": window.late,
         "allowed_lateness": window.lateness.map(span),
+    })
+}
+
+fn table_detail(table: &TableNode) -> Value {
+    json!({
+        "columns": describe(table.rows.schema()),
+        "path": mask_url(&table.path),
+        "format": table.format,
+        "refresh": table.refresh.map(span),
     })
 }
 

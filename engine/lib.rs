@@ -2,7 +2,7 @@
 //! checkpoints and the runtime. It knows no AWS, no HTTP and no SQL text.
 //!
 //! Dependencies inside the crate point one way:
-//! time, message, error ← traits (source, operator, sink, sql) ← pipeline, plan ← config, explain, checkpoint ←
+//! time, message, error ← traits (source, operator, sink, table, sql) ← pipeline, plan ← config, explain, checkpoint ←
 //! runtime.
 
 pub mod checkpoint;
@@ -20,6 +20,7 @@ pub mod sink;
 pub mod source;
 pub mod sql;
 pub mod state;
+pub mod table;
 pub mod time;
 pub mod window;
 

@@ -17,7 +17,9 @@ pub trait Operator: Send {
     /// Takes rows of the given input.
     fn on_batch(&mut self, input: usize, batch: Batch, out: &mut Output) -> Result<()>;
 
-    /// No row earlier than `at` follows on any input. Called with growing values only.
+    /// No row earlier than `at` follows on any input. Called with growing values only, except that an operator
+    /// with much to do does a piece of it, says in [`Output::rest`] that there is more, and is called again with
+    /// the same `at`; the runtime takes on what was emitted in between, so that memory stays bounded.
     async fn on_watermark(&mut self, _at: Timestamp, _out: &mut Output) -> Result<()> {
         Ok(())
     }
@@ -42,6 +44,34 @@ pub trait Operator: Send {
     }
 }
 
+impl dyn Operator + '_ {
+    /// Calls [`Operator::on_watermark`] until nothing is left to do, for drivers that want all of it at once:
+    /// tests and benchmarks.
+    pub async fn watermark_to_end(&mut self, at: Timestamp, out: &mut Output) -> Result<()> {
+        loop {
+            out.rest = Rest::Nothing;
+            self.on_watermark(at, out).await?;
+            if out.rest == Rest::Nothing {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// What is left to do for a watermark when [`Operator::on_watermark`] returns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rest {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// More results. The state tells which: a snapshot taken now and what was emitted so far agree, and rows
+    /// that arrive now make no difference to them, so both may come in between.
+    Results,
+    /// The rest of a result whose beginning has been emitted. A snapshot taken now would not know of that:
+    /// nothing may come in between.
+    OfResult,
+}
+
 /// Where an operator puts what it makes. The runtime takes it on from there.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -51,6 +81,8 @@ pub struct Output {
     pub side: Vec<RecordBatch>,
     /// What only this operator counts: added to its node's counts.
     pub counts: Vec<(&'static str, u64)>,
+    /// What is left to do; read after `on_watermark` only.
+    pub rest: Rest,
 }
 
 impl Output {

@@ -10,6 +10,8 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::table::TableFormat;
+
 /// A pipeline: sources, windows over them, SQL over those, sinks.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -32,6 +34,9 @@ pub struct PipelineFile {
     /// Queries. A query's name is the stream of its results.
     #[serde(default)]
     pub sql: BTreeMap<String, SqlSpec>,
+    /// Reference tables, which queries join with streams and windows. A table's name is a table in SQL.
+    #[serde(default)]
+    pub table: BTreeMap<String, TableSpec>,
     /// Where streams go.
     #[serde(default)]
     pub sink: BTreeMap<String, SinkSpec>,
@@ -190,6 +195,40 @@ pub struct SqlSpec {
     /// Fire also windows without rows.
     #[serde(default)]
     pub emit_empty: bool,
+    /// Most bytes of rows that the query keeps in memory until their windows close, over all partitions; past
+    /// it the pipeline fails and names the query. Rows are kept only where no aggregate stands right above a
+    /// window: in a join of rows, a ranking, a plain selection. At least 1MiB.
+    #[serde(default = "default_state_limit")]
+    pub state_limit: Bytes,
+}
+
+fn default_state_limit() -> Bytes {
+    Bytes(1 << 30)
+}
+
+/// A reference table: rows that are read as a whole and joined by queries.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TableSpec {
+    /// The file with the rows, relative to the working directory, or `s3://bucket/key`. Unpacked if it ends in
+    /// `.gz` or `.zst`.
+    #[schemars(length(min = 1))]
+    pub path: String,
+    /// How the rows are written. Absent: by the ending of `path`.
+    #[serde(default)]
+    pub format: Option<TableFormat>,
+    /// How often the rows are read again. Absent: they are read once, at the start.
+    #[serde(default)]
+    pub refresh: Option<Span>,
+    /// The columns that queries see, each `"<type>"` or `"<type> not null"`, with the types of sources. Others
+    /// that the file has are left out.
+    pub columns: Columns,
+    /// AWS region of the bucket. Absent: from the environment.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Address of a service that stands in for S3. Absent: from the environment, else AWS.
+    #[serde(default)]
+    pub endpoint: Option<String>,
 }
 
 /// Where a stream goes.
@@ -236,6 +275,10 @@ pub struct TestSpec {
     /// Rows in, by source, in order of arrival: JSON objects with the source's columns.
     #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
     pub input: BTreeMap<String, Vec<BTreeMap<String, toml::Value>>>,
+    /// Rows of reference tables, by table; one that is not named has none. Their files are not read.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
+    pub table: BTreeMap<String, Vec<BTreeMap<String, toml::Value>>>,
     /// Rows out, by stream, in any order. Streams that are not named are not checked; columns that are not
     /// named are not compared.
     #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
@@ -327,6 +370,32 @@ impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// As it would be typed, in the largest unit that divides it.
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const UNITS: [(&str, u64); 6] = [
+            ("GiB", 1 << 30),
+            ("GB", 1_000_000_000),
+            ("MiB", 1 << 20),
+            ("MB", 1_000_000),
+            ("KiB", 1 << 10),
+            ("KB", 1_000),
+        ];
+        let fits = |(_, scale): &&(&str, u64)| self.0 > 0 && self.0.is_multiple_of(*scale);
+        match UNITS.iter().find(fits) {
+            Some((unit, scale)) => write!(f, "{}{unit}", self.0 / scale),
+            None => write!(f, "{}B", self.0),
+        }
+    }
+}
+
+/// As it would be typed; the JSON Schema shows defaults this way.
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
     }
 }
 

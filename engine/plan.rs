@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::pipeline::{LateRows, TestSpec};
 use crate::sql::SqlPlan;
+use crate::table::{SharedTable, TableContext, TableFormat};
 use crate::window::Window;
 
 /// A pipeline that can run.
@@ -26,6 +27,8 @@ pub struct Plan {
     pub windows: Vec<WindowNode>,
     /// Queries, each after the queries whose streams it reads.
     pub queries: Vec<SqlNode>,
+    /// Reference tables, which queries join. They hold their rows, so a plan runs once at a time.
+    pub tables: Vec<TableNode>,
     /// Where streams go.
     pub sinks: Vec<SinkNode>,
     /// Every stream there is, by name: sources, `<source>.invalid`, dedups, `<window>.late`, queries.
@@ -132,6 +135,39 @@ pub struct SqlNode {
     pub query: String,
     /// The planned query; `plan.inputs()` names one stream (stateless), two (an interval join), or windows.
     pub plan: Arc<dyn SqlPlan>,
+}
+
+/// A reference table.
+#[derive(Clone, Debug)]
+pub struct TableNode {
+    /// Name, a table in SQL.
+    pub name: String,
+    /// A file, or `s3://bucket/key`.
+    pub path: String,
+    /// How its rows are written; absent: by the ending of `path`.
+    pub format: Option<TableFormat>,
+    /// How often it is read again; absent: never.
+    pub refresh: Option<Duration>,
+    /// Its rows, once they are read.
+    pub rows: SharedTable,
+    /// AWS region of the bucket; absent: from the environment.
+    pub region: Option<String>,
+    /// Address of a service that stands in for S3; absent: from the environment, else AWS.
+    pub endpoint: Option<String>,
+}
+
+impl TableNode {
+    /// What its loader needs to know.
+    pub fn context(&self) -> TableContext {
+        TableContext {
+            name: self.name.clone(),
+            path: self.path.clone(),
+            format: self.format,
+            schema: self.rows.schema().clone(),
+            region: self.region.clone(),
+            endpoint: self.endpoint.clone(),
+        }
+    }
 }
 
 /// A sink.

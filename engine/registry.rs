@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::sink::SinkConnector;
 use crate::source::SourceConnector;
 use crate::sql::SqlPlanner;
+use crate::table::TableLoader;
 
 /// Everything pluggable, by the word that names it.
 #[derive(Clone)]
@@ -15,6 +16,8 @@ pub struct Registry {
     pub sources: BTreeMap<&'static str, Arc<dyn SourceConnector>>,
     /// Kinds of sink.
     pub sinks: BTreeMap<&'static str, Arc<dyn SinkConnector>>,
+    /// What reads reference tables.
+    pub tables: Option<Arc<dyn TableLoader>>,
     /// What turns queries into operators.
     pub sql: Arc<dyn SqlPlanner>,
 }
@@ -25,8 +28,15 @@ impl Registry {
         Registry {
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
+            tables: None,
             sql,
         }
+    }
+
+    /// Lets pipelines have reference tables.
+    pub fn tables(mut self, loader: impl TableLoader + 'static) -> Registry {
+        self.tables = Some(Arc::new(loader));
+        self
     }
 
     /// Adds a kind of source.

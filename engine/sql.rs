@@ -8,6 +8,8 @@ use arrow::datatypes::SchemaRef;
 
 use crate::error::Result;
 use crate::operator::Operator;
+use crate::pipeline::Bytes;
+use crate::table::ReferenceTable;
 use crate::window::Window;
 
 /// Name of the column that holds a window's start.
@@ -44,6 +46,8 @@ pub struct SqlRequest<'a> {
     pub query: &'a str,
     /// Fire also windows without rows.
     pub emit_empty: bool,
+    /// Most bytes of rows that the query keeps until their windows close.
+    pub state_limit: Bytes,
     /// Every table there is; the query uses some.
     pub tables: &'a [SqlTable],
 }
@@ -61,6 +65,10 @@ pub struct SqlError {
 pub trait SqlPlanner: Send + Sync {
     /// Plans a query against tables that are known by schema only.
     fn plan(&self, request: &SqlRequest<'_>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>>;
+
+    /// The planner of a pipeline with reference tables, which its queries may name besides the request's
+    /// tables.
+    fn with_tables(&self, tables: Vec<ReferenceTable>) -> Arc<dyn SqlPlanner>;
 
     /// The operator that cuts a stream into windows: late rows go aside, the others pass. Windows take rows
     /// until `lateness` after their end.
@@ -85,6 +93,11 @@ pub trait SqlPlan: Send + Sync {
 
     /// The tables the query reads, in the order of its inputs. A stream that is joined with itself stands twice.
     fn inputs(&self) -> &[String];
+
+    /// The reference tables the query reads: from where they are shared, so they are none of its inputs.
+    fn references(&self) -> &[String] {
+        &[]
+    }
 
     /// Index in [`SqlPlan::schema`] of the result's event time: a column of the source that passes through
     /// a stateless query or an interval join unchanged, or the result column that holds the window's start.

@@ -1,4 +1,4 @@
-//! Everything pluggable: formats, the ingest log, sources, dedup, windows, SQL and sinks.
+//! Everything pluggable: formats, the ingest log, sources, reference tables, dedup, windows, SQL and sinks.
 
 pub mod aws;
 pub mod checkpoint_s3;
@@ -8,6 +8,7 @@ pub mod log;
 pub mod sinks;
 pub mod sources;
 pub mod sql;
+pub mod tables;
 pub mod window;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub fn registry(env: Environment) -> Registry {
     let http = env.ingest.map_or_else(HttpConnector::unbound, HttpConnector::new);
     Registry::new(Arc::new(sql::DataFusionPlanner::new()))
         .source(http)
+        .tables(tables::FileTables)
         .source(sources::generate::GenerateConnector)
         .sink(sinks::cloudwatch::CloudwatchConnector)
         .sink(sinks::console::ConsoleConnector)

@@ -24,12 +24,21 @@ pub struct Bounded {
     _data_dir: TempDir,
 }
 
+/// What a run is given.
+#[derive(Default)]
+pub struct Given {
+    /// One for each of the plan's sources.
+    pub sources: BTreeMap<String, Arc<dyn Source>>,
+    /// Rows of reference tables; the others are read from their files.
+    pub tables: BTreeMap<String, Vec<RecordBatch>>,
+}
+
 impl Bounded {
-    /// Starts a run on `sources`, one for each of the plan's, that keeps what `streams` carry.
+    /// Starts a run on what is given, that keeps what `streams` carry.
     pub fn start<'s>(
         plan: &Arc<Plan>,
         registry: &Registry,
-        sources: BTreeMap<String, Arc<dyn Source>>,
+        given: Given,
         streams: impl IntoIterator<Item = &'s str>,
     ) -> anyhow::Result<Bounded> {
         let mut collected = Vec::new();
@@ -47,7 +56,11 @@ impl Bounded {
             reset: Vec::new(),
             checkpoints: None,
             timer: runtime::timer::real(),
-            bounded: Some(BoundedRun { sources, collect }),
+            bounded: Some(BoundedRun {
+                sources: given.sources,
+                tables: given.tables,
+                collect,
+            }),
         };
         Ok(Bounded {
             handle: runtime::start(plan.clone(), options),

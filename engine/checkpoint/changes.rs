@@ -10,11 +10,13 @@
 //! | source | type, columns, event time, dedup, the keys its connector calls its identity |
 //! | dedup | its definition, its input |
 //! | window | its definition, its input |
-//! | query | its text, its inputs |
+//! | query | its text, its inputs, the columns of its reference tables |
 //! | sink | type, name of its input, the keys its connector calls its identity |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use arrow::datatypes::{Field, Schema};
 use serde_json::{Value, json};
 
 use crate::checkpoint::manifest::Manifest;
@@ -67,7 +69,12 @@ pub fn fingerprints(plan: &Plan, registry: &Registry) -> BTreeMap<String, String
             let Some(inputs) = inputs.collect::<Option<Vec<_>>>() else {
                 return true;
             };
-            let print = hash(&json!([query.query, inputs]));
+            let mut of = vec![json!(query.query), json!(inputs)];
+            for table in query.plan.references() {
+                let found = plan.tables.iter().find(|t| t.name == *table);
+                of.push(json!([table, found.map(|t| columns_print(t.rows.schema()))]));
+            }
+            let print = hash(&Value::Array(of));
             streams.insert(query.name.clone(), print.clone());
             all.insert(format!("sql.{}", query.name), print);
             false
@@ -91,18 +98,22 @@ fn window_print(input: &str, window: &WindowNode) -> Value {
 }
 
 fn source_print(node: &SourceNode, registry: &Registry) -> String {
-    let columns = node.schema.fields().iter();
-    let columns = columns.map(|f| json!([f.name(), f.data_type().to_string(), f.is_nullable()]));
     let dedup = node.dedup.as_ref().map(|d| json!([d.key, d.within]));
     let connector = registry.sources.get(node.kind.as_str());
     let identity = identity(connector.map_or(&[], |c| c.identity()), &node.options);
     hash(&json!([
         node.kind,
-        columns.collect::<Value>(),
+        columns_print(&node.schema),
         node.event_time,
         dedup,
         identity
     ]))
+}
+
+fn columns_print(schema: &Schema) -> Value {
+    let columns = schema.fields().iter();
+    let print = |f: &Arc<Field>| json!([f.name(), f.data_type().to_string(), f.is_nullable()]);
+    columns.map(print).collect()
 }
 
 fn sink_print(node: &SinkNode, registry: &Registry) -> String {

@@ -120,4 +120,12 @@ mod tests {
             assert!(unseal(&whole[..at]).is_err(), "cut at {at}");
         }
     }
+
+    #[test]
+    fn a_newer_format_is_for_a_newer_version() {
+        let text = seal(format!(r#"{{"format": {}}}"#, FORMAT + 1).into_bytes());
+        let error = decode_manifest(&text, "here", |_, _, _| String::new()).expect_err("newer");
+        assert!(matches!(error, Error::Config(_)), "{error}");
+        assert!(error.to_string().contains("run that version"), "{error}");
+    }
 }

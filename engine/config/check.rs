@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::columns;
 use super::diagnostic::{At, Problems, did_you_mean};
 use super::tree::{Entry, Node};
-use super::{dedups, queries, windows};
+use super::{dedups, queries, revisions, tables, windows};
 use crate::metrics::Counters;
 use crate::pipeline::{CheckpointSpec, SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
@@ -36,6 +36,7 @@ pub(super) fn plan(root: &Node, registry: &Registry, problems: &mut Problems) ->
     checker.head();
     checker.names();
     checker.sources();
+    tables::read(&mut checker);
     let windows = windows::read(&mut checker);
     let dedups = dedups::read(&mut checker);
     queries::plan(&mut checker, windows, dedups);
@@ -60,11 +61,12 @@ pub(super) struct Names {
     pub dedups: BTreeSet<String>,
     pub windows: BTreeSet<String>,
     pub queries: BTreeSet<String>,
+    pub tables: BTreeSet<String>,
     /// Sources, dedups, queries, `<source>.invalid`, `<window>.late`.
     pub streams: BTreeSet<String>,
     /// Windows that drop their late rows.
     pub dropping: BTreeSet<String>,
-    /// Queries whose results come again for late rows, and the window that makes them.
+    /// Streams whose rows come again for late rows, and the window that makes them.
     pub updating: BTreeMap<String, String>,
 }
 
@@ -83,6 +85,7 @@ fn empty_plan() -> Plan {
         dedups: Vec::new(),
         windows: Vec::new(),
         queries: Vec::new(),
+        tables: Vec::new(),
         sinks: Vec::new(),
         streams: BTreeMap::new(),
         checkpoint_interval: Duration::ZERO,
@@ -158,12 +161,14 @@ impl<'a> Checker<'a> {
     fn names(&mut self) {
         let root = self.root;
         let mut kinds: BTreeMap<&str, &str> = BTreeMap::new();
-        for (table, kind) in [
+        let kinds_by_table = [
             ("source", "source"),
             ("dedup", "dedup"),
             ("window", "window"),
             ("sql", "query"),
-        ] {
+            ("table", "table"),
+        ];
+        for (table, kind) in kinds_by_table {
             for entry in root.get(table).map_or(&[][..], |e| e.node.entries()) {
                 if let Some(other) = kinds.insert(&entry.key, kind) {
                     let message = format!("`{}` is a {kind} and a {other}", entry.key);
@@ -324,7 +329,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Reports what a connector says of its section, at the value or key it quotes.
-    fn refused(&mut self, node: &Node, message: &str) {
+    pub fn refused(&mut self, node: &Node, message: &str) {
         let quoted = quoted(message);
         let at = quoted.iter().find_map(|q| find(node, q)).unwrap_or(&node.at);
         self.problems.add(at, message);
@@ -341,6 +346,7 @@ impl<'a> Checker<'a> {
             };
             if known && node.is_whole() {
                 self.check_sink(node, &sink);
+                revisions::check_sink(self, node, &sink);
             }
             self.plan.sinks.push(sink);
         }
@@ -360,6 +366,10 @@ impl<'a> Checker<'a> {
             };
             let help = format!("a query over `{input}` makes a stream; its late rows {late}");
             self.problems.help(at, message, help);
+        } else if self.names.tables.contains(input) {
+            let message = format!("`{input}` is a table, not a stream");
+            let help = format!("a query that joins a stream with `{input}` makes a stream");
+            self.problems.help(at, message, help);
         } else {
             self.no_stream(at, input);
         }
@@ -367,7 +377,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Reports a stream that does not exist.
-    fn no_stream(&mut self, at: &At, typed: &str) {
+    pub fn no_stream(&mut self, at: &At, typed: &str) {
         let window = typed.strip_suffix(".late");
         if let Some(window) = window.filter(|w| self.names.dropping.contains(*w)) {
             let message = format!("there is no stream `{typed}`: the window drops its late rows");
@@ -388,23 +398,6 @@ impl<'a> Checker<'a> {
         let Some(stream) = self.plan.streams.get(&sink.input) else {
             return;
         };
-        if let Some(window) = self.names.updating.get(&sink.input)
-            && !connector.takes_revisions()
-        {
-            let (kind, input) = (&sink.kind, &sink.input);
-            let able = self.registry.sinks.values().filter(|s| s.takes_revisions());
-            let able: Vec<&str> = able.map(|s| s.name()).collect();
-            let message = format!(
-                "`{input}` gives a window's result again, as a higher `revision`, when rows come late, and a {kind} \
-                 sink cannot replace the one before"
-            );
-            let help = format!(
-                "leave `on_late` and `allowed_lateness` out of [window.{window}], or send `{input}` to one of these \
-                 sinks: {}",
-                able.join(", ")
-            );
-            self.problems.help(node.at_key("input"), message, help);
-        }
         let context = SinkContext {
             pipeline: self.plan.name.clone(),
             name: sink.name.clone(),
@@ -434,6 +427,7 @@ impl<'a> Checker<'a> {
                     }
                 }
             }
+            tables::check_test(self, test);
             for expect in test.get("expect").map_or(&[][..], |e| e.node.entries()) {
                 match self.names.streams.contains(&expect.key) {
                     true => self.rows(expect),
@@ -447,11 +441,15 @@ impl<'a> Checker<'a> {
 
     /// The columns of a test's rows exist.
     fn rows(&mut self, of: &Entry) {
-        let Some(stream) = self.plan.streams.get(&of.key).cloned() else {
-            return;
-        };
+        if let Some(stream) = self.plan.streams.get(&of.key).cloned() {
+            self.rows_of(&stream.schema, of);
+        }
+    }
+
+    /// The columns of rows that a test gives are in `schema`.
+    pub fn rows_of(&mut self, schema: &Schema, of: &Entry) {
         for cell in of.node.items().iter().flat_map(Node::entries) {
-            self.column_at(&stream.schema, &cell.key, &cell.key_at);
+            self.column_at(schema, &cell.key, &cell.key_at);
         }
     }
 }
@@ -466,6 +464,7 @@ impl Names {
             "dedup" => (&mut self.dedups, vec![name.to_owned()]),
             "window" if self.dropping.contains(name) => (&mut self.windows, Vec::new()),
             "window" => (&mut self.windows, vec![format!("{name}.late")]),
+            "table" => (&mut self.tables, Vec::new()),
             _ => (&mut self.queries, vec![name.to_owned()]),
         };
         set.insert(name.to_owned());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::check::Checker;
-use super::diagnostic::did_you_mean;
+use super::revisions;
 use super::tree::Node;
 use crate::pipeline::DedupStreamSpec;
 use crate::plan::{DedupNode, Stream};
@@ -56,6 +56,10 @@ pub(super) fn place(checker: &mut Checker<'_>, it: &CheckedDedup<'_>, stream: &S
         checker.problems.help(node.at_key("input"), message, help);
         return false;
     };
+    let what_then = "a dedup would drop all but the first";
+    if revisions::refuse(checker, input, node.at_key("input"), what_then) {
+        return false;
+    }
     if let Some(dedup) = checker.dedup(node, &stream.schema, event_time, it.within) {
         checker.plan.dedups.push(DedupNode {
             name: name.clone(),
@@ -94,12 +98,13 @@ fn input_is_stream(checker: &mut Checker<'_>, node: &Node, input: &str) -> bool 
         let message = format!("`{input}` is a window; a dedup takes a stream");
         let help = format!("put the dedup before the window, or let it take the late rows, `{input}.late`");
         checker.problems.help(at, message, help);
+    } else if names.tables.contains(input) {
+        let message = format!("`{input}` is a table; a dedup takes a stream");
+        let help =
+            format!("`SELECT DISTINCT` over `{input}` in the query that joins it leaves each row once");
+        checker.problems.help(at, message, help);
     } else {
-        let known = names.streams.iter().map(String::as_str);
-        let help = did_you_mean(input, known, '`', "streams").unwrap_or_default();
-        checker
-            .problems
-            .help(at, format!("there is no stream `{input}`"), help);
+        checker.no_stream(at, input);
     }
     false
 }

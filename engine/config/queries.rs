@@ -9,11 +9,16 @@ use std::sync::Arc;
 
 use super::check::{Checker, Section};
 use super::dedups::{self, CheckedDedup};
+use super::revisions;
+use super::tables;
 use super::tree::Node;
 use super::windows::{self, CheckedWindow, how_to_keep_time};
-use crate::pipeline::SqlSpec;
+use crate::pipeline::{Bytes, SqlSpec};
 use crate::plan::{SqlNode, Stream};
-use crate::sql::{SqlError, SqlPlan, SqlRequest, SqlTable};
+use crate::sql::{SqlError, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
+
+/// Least `state_limit`: a batch of some thousand rows.
+const LEAST_STATE_LIMIT: Bytes = Bytes(1 << 20);
 
 /// Plans every query into the checker's plan and puts every window and every dedup there.
 pub(super) fn plan(
@@ -22,7 +27,10 @@ pub(super) fn plan(
     dedups: Vec<CheckedDedup<'_>>,
 ) {
     let queries = checker.sections::<SqlSpec>("sql");
+    queries.iter().for_each(|query| state_limit(checker, query));
+    let sql = checker.registry.sql.with_tables(tables::known(checker));
     let mut planner = Planner {
+        sql,
         checker,
         windows,
         dedups,
@@ -43,7 +51,20 @@ pub(super) fn plan(
     checker.plan.dedups.sort_by_key(|d| order("dedup", &d.name));
 }
 
+/// A limit that not even a batch of rows fits into is a slip of the unit.
+fn state_limit(checker: &mut Checker<'_>, query: &Section<'_, SqlSpec>) {
+    let limit = query.spec.state_limit;
+    if limit < LEAST_STATE_LIMIT {
+        let message = format!("`state_limit` is {limit}; it must be at least {LEAST_STATE_LIMIT}");
+        let help = "write for example \"1GiB\"";
+        checker
+            .problems
+            .help(query.node.at_key("state_limit"), message, help);
+    }
+}
+
 struct Planner<'c, 'a, 'w> {
+    sql: Arc<dyn SqlPlanner>,
     checker: &'c mut Checker<'a>,
     /// Windows that wait for the query they cut.
     windows: Vec<CheckedWindow<'w>>,
@@ -89,16 +110,6 @@ impl<'a> Planner<'_, 'a, '_> {
         let windows: Vec<_> = self.windows.extract_if(.., over).collect();
         let windowed = self.windowed.contains(name);
         for window in windows {
-            if let Some(cause) = self.checker.names.updating.get(name) {
-                let message = format!(
-                    "`{name}` gives a window's result again when rows come late, so windows over it would count it \
-                     more than once"
-                );
-                let help = format!("cut the source instead, or leave `on_late` out of [window.{cause}]");
-                let at = window.node.at_key("input");
-                self.checker.problems.help(at, message, help);
-                continue;
-            }
             let table = windows::place(self.checker, &window, &stream, windowed);
             self.tables.extend(table);
             self.dedups_of(&format!("{}.late", window.name));
@@ -143,24 +154,30 @@ impl<'a> Planner<'_, 'a, '_> {
     }
 
     fn try_plan(&self, query: &Section<'_, SqlSpec>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>> {
-        self.checker.registry.sql.plan(&SqlRequest {
+        self.sql.plan(&SqlRequest {
             name: query.name,
             query: &query.spec.query,
             emit_empty: query.spec.emit_empty,
+            state_limit: query.spec.state_limit,
             tables: &self.tables,
         })
     }
 
     fn planned(&mut self, query: &Section<'_, SqlSpec>, plan: Arc<dyn SqlPlan>) {
         let name = query.name;
+        self.joins_streams(query, plan.as_ref());
         let windowed =
             |input: &String| self.checker.names.windows.contains(input) || self.windowed.contains(input);
         if plan.inputs().iter().any(windowed) {
             self.windowed.insert(name.into());
         }
-        let updating = plan.inputs().iter().find_map(|input| self.updates(input));
-        if let Some(window) = updating {
-            self.checker.names.updating.insert(name.into(), window);
+        revisions::follow(self.checker, name, plan.inputs());
+        if let [_, _, ..] = plan.inputs() {
+            let what_then = "a join would match each of them";
+            let at = query.node.at_key("query");
+            plan.inputs()
+                .iter()
+                .any(|input| revisions::refuse(self.checker, input, at, what_then));
         }
         let stream = Stream {
             schema: plan.schema(),
@@ -175,12 +192,21 @@ impl<'a> Planner<'_, 'a, '_> {
         self.publish(name);
     }
 
-    /// The window that makes an input give results again, if one does.
-    fn updates(&self, input: &str) -> Option<String> {
-        let windows = &self.checker.plan.windows;
-        let own = windows.iter().find(|w| w.name == input && w.lateness.is_some());
-        own.map(|w| w.name.clone())
-            .or_else(|| self.checker.names.updating.get(input).cloned())
+    /// Results of windows carry the start of their window, which is over when they come. A join of streams by
+    /// time would take them for late.
+    fn joins_streams(&mut self, query: &Section<'_, SqlSpec>, plan: &dyn SqlPlan) {
+        let inputs = plan.inputs();
+        let is_window = |input: &String| self.checker.names.windows.contains(input);
+        if inputs.len() < 2 || inputs.iter().any(is_window) {
+            return;
+        }
+        if let Some(input) = inputs.iter().find(|i| self.windowed.contains(*i)) {
+            let message =
+                format!("`{input}` is made from windows; joins of such streams are not supported yet");
+            let help = "join the windows in one query instead, or the streams before they are cut";
+            let at = query.node.at_key("query");
+            self.checker.problems.help(at, message, help);
+        }
     }
 
     /// Reports why the queries that are left cannot be planned. Errors about something that was reported
@@ -242,9 +268,13 @@ impl<'a> Planner<'_, 'a, '_> {
     fn missing(&self, query: &Section<'_, SqlSpec>, error: &SqlError) -> BTreeSet<String> {
         let names = &self.checker.names;
         let all = names.sources.iter().chain(&names.dedups);
-        let all = all.chain(&names.windows).chain(&names.queries);
-        let absent =
-            |name: &&String| !self.tables.iter().any(|t| t.name == **name) && !self.timeless.contains(*name);
+        let all = all
+            .chain(&names.windows)
+            .chain(&names.queries)
+            .chain(&names.tables);
+        let reference = |name: &String| self.checker.plan.tables.iter().any(|t| t.name == *name);
+        let known = |name: &String| self.tables.iter().any(|t| t.name == *name) || reference(name);
+        let absent = |name: &&String| !known(name) && !self.timeless.contains(*name);
         all.filter(absent)
             .filter(|name| speaks_of(query, error, name))
             .cloned()

@@ -8,10 +8,11 @@ use serde_json::{Map, Value, json};
 use crate::pipeline::PipelineFile;
 use crate::registry::Registry;
 
-/// Names of sources, dedups, windows, queries and sinks: they are SQL identifiers, metric labels and directories.
+/// Names of sources, dedups, windows, queries, tables and sinks: they are SQL identifiers, metric labels and
+/// directories.
 const NAME_PATTERN: &str = "^[a-z][a-z0-9_]*$";
 /// The tables whose keys are names.
-const NAMED: [&str; 5] = ["source", "dedup", "window", "sql", "sink"];
+const NAMED: [&str; 6] = ["source", "dedup", "window", "sql", "table", "sink"];
 
 /// JSON Schema (2020-12) of a pipeline file, with the keys of every connector in `registry`.
 pub fn schema(registry: &Registry) -> Value {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use schemars::JsonSchema;
@@ -22,6 +23,7 @@ use crate::registry::Registry;
 use crate::sink::{Sink, SinkConnector, SinkContext};
 use crate::source::{Source, SourceConnector, SourceContext, options};
 use crate::sql::{REVISION, SqlError, SqlExplain, SqlPlan, SqlPlanner, SqlRequest, SqlTable, WINDOW_START};
+use crate::table::{ReferenceTable, TableContext, TableLoader};
 use crate::window::Window;
 
 #[test]
@@ -190,7 +192,8 @@ fn every_object(value: &Value, check: &mut impl FnMut(&serde_json::Map<String, V
 }
 
 fn registry() -> Registry {
-    Registry::new(Arc::new(FakeSql))
+    Registry::new(Arc::new(FakeSql::default()))
+        .tables(Tables)
         .source(Http)
         .source(Generate)
         .sink(Console)
@@ -394,9 +397,27 @@ sink!(
     }
 );
 
+struct Tables;
+
+#[async_trait]
+impl TableLoader for Tables {
+    fn check(&self, table: &TableContext) -> Result<()> {
+        match table.path.starts_with("s4:") {
+            true => Err(Error::config(format!("there is nothing like {:?}", table.path))),
+            false => Ok(()),
+        }
+    }
+    async fn load(&self, _: &TableContext) -> Result<Vec<RecordBatch>> {
+        Err(Error::bug("not in this test"))
+    }
+}
+
 /// Understands `SELECT column, … FROM table [, table]`, where `count(*) AS n` and `window_start() AS at` are
 /// columns too.
-struct FakeSql;
+#[derive(Default)]
+struct FakeSql {
+    tables: Vec<ReferenceTable>,
+}
 
 struct Nothing;
 
@@ -409,6 +430,7 @@ impl Operator for Nothing {
 struct FakePlan {
     schema: SchemaRef,
     inputs: Vec<String>,
+    references: Vec<String>,
     windowed: bool,
 }
 
@@ -431,9 +453,13 @@ impl SqlPlanner for FakeSql {
         };
         let mut errors = Vec::new();
         let mut tables: Vec<&SqlTable> = Vec::new();
+        let mut references: Vec<&ReferenceTable> = Vec::new();
         for name in from.split(',').map(str::trim) {
             match request.tables.iter().find(|t| t.name == name) {
                 Some(table) => tables.push(table),
+                None if self.tables.iter().any(|t| t.name == name) => {
+                    references.extend(self.tables.iter().filter(|t| t.name == name));
+                }
                 None => errors.push(fail(name, format!("table '{name}' not found"))),
             }
         }
@@ -444,7 +470,9 @@ impl SqlPlanner for FakeSql {
             .split(',')
             .map(str::trim)
         {
-            match tables.iter().find_map(|t| field(t, column)) {
+            let of_reference = |t: &&ReferenceTable| t.rows.schema().field_with_name(column).ok().cloned();
+            let found = tables.iter().find_map(|t| field(t, column));
+            match found.or_else(|| references.iter().find_map(of_reference)) {
                 Some(field) => fields.push(field),
                 None if tables.is_empty() => {}
                 None => errors.push(fail(column, format!("column '{column}' not found"))),
@@ -457,10 +485,14 @@ impl SqlPlanner for FakeSql {
             true => Ok(Arc::new(FakePlan {
                 schema: Arc::new(Schema::new(fields)),
                 inputs: tables.iter().map(|t| t.name.clone()).collect(),
+                references: references.iter().map(|t| t.name.clone()).collect(),
                 windowed: tables.iter().any(|t| t.window.is_some()),
             })),
             false => Err(errors),
         }
+    }
+    fn with_tables(&self, tables: Vec<ReferenceTable>) -> Arc<dyn SqlPlanner> {
+        Arc::new(FakeSql { tables })
     }
     fn window(&self, _: &Window, _: usize, _: Duration) -> Result<Box<dyn Operator>> {
         Err(Error::bug("not in this test"))
@@ -501,6 +533,9 @@ impl SqlPlan for FakePlan {
     }
     fn inputs(&self) -> &[String] {
         &self.inputs
+    }
+    fn references(&self) -> &[String] {
+        &self.references
     }
     fn event_time(&self) -> Option<usize> {
         let time = |name: &str| self.schema.index_of(name).ok();

@@ -6,6 +6,7 @@ use arrow::datatypes::Schema;
 
 use super::check::{Checker, Section};
 use super::diagnostic::did_you_mean;
+use super::revisions;
 use super::tree::Node;
 use crate::pipeline::{LateRows, OnLate, Span, WindowKind, WindowSpec};
 use crate::plan::{Stream, WindowNode};
@@ -78,6 +79,10 @@ pub(super) fn place(
         checker.problems.help(node.at_key("input"), message, help);
         return None;
     };
+    let what_then = "windows over it would count it more than once";
+    if revisions::refuse(checker, input, node.at_key("input"), what_then) {
+        return None;
+    }
     for reserved in [WINDOW_START, WINDOW_END] {
         if stream.schema.index_of(reserved).is_ok() {
             let message = format!("`{input}` has a column `{reserved}`, which windows add themselves");
@@ -126,6 +131,11 @@ fn input_is_stream(checker: &mut Checker<'_>, node: &Node, input: &str) -> bool 
     let at = node.at_key("input");
     if names.windows.contains(input) {
         let message = format!("`{input}` is a window; a window cuts a stream");
+        checker
+            .problems
+            .help(at, message, "name a source, a dedup or a query");
+    } else if names.tables.contains(input) {
+        let message = format!("`{input}` is a table; a window cuts a stream");
         checker
             .problems
             .help(at, message, "name a source, a dedup or a query");

@@ -4,6 +4,11 @@
 //! arrives on its edges. Streams branch ("fan out") to a tap, to operators of the same task, and to edges
 //! into other tasks. Nothing is queued inside a chain: rows that enter have left, or are in operator state,
 //! when `push` returns.
+//!
+//! A watermark may set off much: a hundred thousand windows, or one with a million rows. Operators do it in
+//! pieces ([`Rest`]), and each piece has left before the next is asked for. Between two results of the chain's
+//! first operator the task may even take rows and barriers ([`Chain::advance`] returns); operators after the
+//! first are not interrupted, because they have not all heard of the watermark that such rows follow.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -11,7 +16,7 @@ use std::time::Instant;
 use crate::error::Result;
 use crate::message::{Barrier, Batch, Message};
 use crate::metrics::NodeMetrics;
-use crate::operator::{Operator, Output};
+use crate::operator::{Operator, Output, Rest};
 use crate::runtime::channel::EdgeSender;
 use crate::runtime::tap::Tap;
 use crate::state::Snapshot;
@@ -72,6 +77,16 @@ pub struct Chain {
     pub edges: Vec<EdgeSender>,
     /// The stream that each operator takes.
     taken: Vec<FanId>,
+    /// The watermark that is being passed on.
+    passing: Option<Passing>,
+}
+
+/// A watermark on its way through a chain.
+struct Passing {
+    /// Where each stream stands, as far as is known.
+    stands: Vec<Timestamp>,
+    /// Operators before this one have heard of it, and done what follows.
+    next: usize,
 }
 
 impl Chain {
@@ -121,36 +136,85 @@ impl Chain {
     /// Moves event time on for every operator, in order, and then for everyone downstream. An operator may
     /// hold the watermark of its stream back; who takes that stream hears only of what is left.
     pub async fn watermark(&mut self, at: Timestamp) -> Result<()> {
-        // Streams that no operator of the chain makes move with the task.
-        let mut stands = vec![at; self.fans.len()];
-        for index in 0..self.operators.len() {
-            let from = self.taken[index];
-            if stands[from] > self.fans[from].watermark {
-                self.advance(index, stands[from]).await?;
-            }
-            let it = &self.operators[index];
-            stands[it.main] = it.operator.watermark_behind(stands[from]);
-            if let Some(side) = it.side {
-                stands[side] = stands[from];
-            }
-        }
-        self.tell(&stands).await
+        self.start(at).await?;
+        self.finish().await
     }
 
-    /// Moves event time on for one operator; what it emits goes on before those behind it hear of the time.
-    async fn advance(&mut self, index: usize, at: Timestamp) -> Result<()> {
+    /// Starts to move event time on, as far as [`Chain::advance`] goes.
+    pub async fn start(&mut self, at: Timestamp) -> Result<()> {
+        debug_assert!(
+            self.passing.is_none(),
+            "one watermark goes through a chain at a time"
+        );
+        // Streams that no operator of the chain makes move with the task.
+        let stands = vec![at; self.fans.len()];
+        self.passing = Some(Passing { stands, next: 0 });
+        self.advance().await
+    }
+
+    /// Whether a watermark has started and not left yet.
+    pub fn is_advancing(&self) -> bool {
+        self.passing.is_some()
+    }
+
+    /// Goes on until the watermark has left.
+    pub async fn finish(&mut self) -> Result<()> {
+        while self.is_advancing() {
+            self.advance().await?;
+        }
+        Ok(())
+    }
+
+    /// Goes on until the watermark has left, or to a point where rows and barriers may come in between.
+    pub async fn advance(&mut self) -> Result<()> {
+        let Some(mut passing) = self.passing.take() else {
+            return Ok(());
+        };
+        while passing.next < self.operators.len() {
+            let index = passing.next;
+            let from = self.taken[index];
+            let at = passing.stands[from];
+            if at > self.fans[from].watermark {
+                match self.piece(index, at).await? {
+                    Rest::Nothing => {}
+                    Rest::Results if index == 0 => {
+                        self.passing = Some(passing);
+                        return Ok(());
+                    }
+                    Rest::Results | Rest::OfResult => continue,
+                }
+            }
+            let it = &self.operators[index];
+            passing.stands[it.main] = it.operator.watermark_behind(at);
+            if let Some(side) = it.side {
+                passing.stands[side] = at;
+            }
+            passing.next += 1;
+        }
+        self.tell(&passing.stands).await
+    }
+
+    /// Lets one operator do one piece of what a watermark sets off; what it emits goes on before those behind
+    /// it hear of the time, and other tasks of the thread run before there is more.
+    async fn piece(&mut self, index: usize, at: Timestamp) -> Result<Rest> {
         let it = &mut self.operators[index];
         let mut out = Output::default();
         let started = Instant::now();
         it.operator.on_watermark(at, &mut out).await?;
         it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
-        it.metrics.saw_watermark(at);
+        let rest = out.rest;
+        if rest == Rest::Nothing {
+            it.metrics.saw_watermark(at);
+        }
         let mut work = VecDeque::new();
         it.route(out, &mut work);
         for (fan, batch) in work {
             self.push(fan, batch).await?;
         }
-        Ok(())
+        if rest != Rest::Nothing {
+            tokio::task::yield_now().await;
+        }
+        Ok(rest)
     }
 
     /// Sends every stream's watermark down its edges.

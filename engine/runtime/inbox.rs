@@ -59,6 +59,17 @@ impl Inbox {
         poll_fn(|cx| self.poll_recv(cx)).await
     }
 
+    /// What has arrived by now, if anything has.
+    pub async fn try_recv(&mut self) -> Result<Option<Arrival>> {
+        poll_fn(|cx| {
+            Poll::Ready(match self.poll_recv(cx) {
+                Poll::Ready(arrival) => arrival.map(Some),
+                Poll::Pending => Ok(None),
+            })
+        })
+        .await
+    }
+
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival>> {
         let count = self.edges.len();
         let mut waiting = 0;

@@ -21,6 +21,7 @@ mod run;
 pub mod sink_task;
 mod source_task;
 pub mod status;
+mod tables;
 pub mod tap;
 pub mod timer;
 
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +76,8 @@ pub struct RunOptions {
 pub struct BoundedRun {
     /// In place of the file's sources.
     pub sources: BTreeMap<String, Arc<dyn Source>>,
+    /// In place of what the files of reference tables hold; a table that is not here is read from its file.
+    pub tables: BTreeMap<String, Vec<RecordBatch>>,
     /// In place of the file's sinks: streams and what takes them.
     pub collect: Vec<(String, Box<dyn Sink>)>,
 }
@@ -142,6 +146,7 @@ fn nodes(plan: &Plan, metrics: &Metrics, bounded: Option<&BoundedRun>) -> BTreeM
     names.extend(plan.sources.iter().map(|n| format!("source.{}", n.name)));
     names.extend(plan.dedups.iter().map(|n| format!("dedup.{}", n.name)));
     names.extend(plan.windows.iter().map(|n| format!("window.{}", n.name)));
+    names.extend(plan.tables.iter().map(|n| format!("table.{}", n.name)));
     names.extend(plan.queries.iter().map(|n| format!("sql.{}", n.name)));
     match bounded {
         Some(run) => names.extend((0..run.collect.len()).map(|i| format!("sink.collect-{i}"))),

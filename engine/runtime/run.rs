@@ -24,6 +24,7 @@ use crate::runtime::operator_task::OperatorTask;
 use crate::runtime::sink_task::{Retry, SinkTask};
 use crate::runtime::source_task::SourceTask;
 use crate::runtime::status::PipelineState;
+use crate::runtime::tables;
 use crate::sink::{Sink, SinkContext};
 use crate::source::{PartitionId, Source, SourceContext};
 use crate::state::Snapshot;
@@ -39,6 +40,8 @@ pub async fn run(shared: &Arc<Shared>) -> Result<()> {
     // Sources stop with the pipeline, and also when this try fails.
     let stop = shared.stop.child_token();
     let _stop_on_failure = stop.clone().drop_guard();
+    tables::load(shared).await?;
+    let _refresh = tables::refresh(shared);
     let mut attempt = Attempt::recover(shared, stop).await?;
     let coordinator = attempt.wire().await?;
     if !shared.stop.is_cancelled() {

@@ -55,7 +55,7 @@ pub struct PipelineStatus {
 pub struct NodeStatus {
     /// Its section in the pipeline file, such as `source.clicks`.
     pub node: String,
-    /// source, dedup, window, sql or sink.
+    /// source, dedup, window, table, sql or sink.
     pub kind: String,
     /// Rows taken.
     pub rows_in: u64,

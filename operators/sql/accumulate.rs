@@ -190,6 +190,10 @@ impl Accumulators {
                     .map(ScalarValue::to_array)
                     .collect::<Result<Vec<_>>>()?
             }
+            // Some accumulators cannot give the state of no groups.
+            Accumulators::Grouped { groups, .. } if groups.is_empty() => {
+                return Ok(RecordBatch::new_empty(Arc::clone(&aggregate.schema)));
+            }
             Accumulators::Grouped {
                 groups, accumulators, ..
             } => {

@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 use std::ops::{ControlFlow, Range};
 
-use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::{LogicalPlan, Volatility};
@@ -18,8 +17,10 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use millstream_engine::sql::{SqlError, SqlRequest, SqlTable, WINDOW_END, WINDOW_START};
+use millstream_engine::table::ReferenceTable;
 use millstream_engine::window::Window;
 
+use super::enrich::joins_row_by_row;
 use super::errors::{Text, instead};
 use super::functions::dialect;
 use crate::window::Panes;
@@ -30,6 +31,8 @@ pub(super) struct Checked {
     pub statement: Statement,
     /// The tables it reads, in order of appearance.
     pub inputs: Vec<String>,
+    /// The reference tables it reads.
+    pub references: Vec<String>,
     /// Where the text names each table, as often as it does.
     pub places: Vec<Option<Range<usize>>>,
     /// The window they are all cut by, or none when they are not windowed.
@@ -37,15 +40,21 @@ pub(super) struct Checked {
 }
 
 /// Checks the text; finds as many errors as it can.
-pub(super) fn check(request: &SqlRequest<'_>, state: &SessionState) -> Result<Checked, Vec<SqlError>> {
+pub(super) fn check(
+    request: &SqlRequest<'_>,
+    references: &[ReferenceTable],
+    state: &SessionState,
+) -> Result<Checked, Vec<SqlError>> {
     let text = Text(request.query);
     let mut statement = one_query(text)?;
     let rewritten = dialect::rewrite(&mut statement);
     let found = Found::of(&statement);
     let mut check = Check {
         request,
+        references,
         text,
         state,
+        referenced: Vec::new(),
         errors: Vec::new(),
     };
     for (at, message) in &rewritten.refused {
@@ -56,6 +65,12 @@ pub(super) fn check(request: &SqlRequest<'_>, state: &SessionState) -> Result<Ch
             at,
             "a recursive query cannot run on streams; write it without RECURSIVE",
         );
+    }
+    if found.fetch {
+        check.errors.push(SqlError {
+            message: "FETCH is not supported; write LIMIT".to_owned(),
+            at: find_word(request.query, |word, _| word == "fetch"),
+        });
     }
     let tables = check.tables(&statement, &found);
     let window = check.windows(&tables);
@@ -76,6 +91,7 @@ pub(super) fn check(request: &SqlRequest<'_>, state: &SessionState) -> Result<Ch
         }
     }
     Ok(Checked {
+        references: check.referenced,
         statement,
         inputs,
         places: tables.iter().map(|(_, at)| text.bytes(*at)).collect(),
@@ -116,6 +132,7 @@ struct Found {
     table_functions: HashSet<String>,
     functions: Vec<Function>,
     recursive: Option<datafusion::sql::sqlparser::tokenizer::Span>,
+    fetch: bool,
 }
 
 impl Found {
@@ -135,6 +152,7 @@ impl Visitor for Found {
         if let Some(with) = query.with.as_ref().filter(|with| with.recursive) {
             self.recursive = Some(with.span());
         }
+        self.fetch |= query.fetch.is_some();
         ControlFlow::Continue(())
     }
 
@@ -161,7 +179,7 @@ impl Visitor for Found {
     }
 }
 
-/// A table's name as DataFusion looks it up: lower case unless quoted.
+/// The name of a table or function as DataFusion looks it up: lower case unless quoted.
 fn table_name(name: &ObjectName) -> String {
     let part = |ident: &datafusion::sql::sqlparser::ast::Ident| match ident.quote_style {
         Some(_) => ident.value.clone(),
@@ -173,8 +191,11 @@ fn table_name(name: &ObjectName) -> String {
 
 struct Check<'a> {
     request: &'a SqlRequest<'a>,
+    references: &'a [ReferenceTable],
     text: Text<'a>,
     state: &'a SessionState,
+    /// The reference tables that were found.
+    referenced: Vec<String>,
     errors: Vec<SqlError>,
 }
 
@@ -206,6 +227,7 @@ impl<'a> Check<'a> {
         // Names of common table expressions are not among the references.
         let referenced: HashSet<String> = references.iter().map(|r| r.to_string()).collect();
         let known: Vec<&str> = self.request.tables.iter().map(|t| t.name.as_str()).collect();
+        let references: Vec<&str> = self.references.iter().map(|t| t.name.as_str()).collect();
         let mut tables = Vec::new();
         for relation in &found.relations {
             let name = table_name(relation);
@@ -214,16 +236,28 @@ impl<'a> Check<'a> {
             }
             match self.request.tables.iter().find(|t| t.name == name) {
                 Some(table) => tables.push((table, relation.span())),
+                None if references.contains(&name.as_str()) => {
+                    if !self.referenced.contains(&name) {
+                        self.referenced.push(name);
+                    }
+                }
                 None => self.refuse(
                     relation.span(),
-                    format!("no stream or window is named {name:?}{}", instead(&name, &known)),
+                    format!(
+                        "no stream or window is named {name:?}{}",
+                        instead(&name, &[&known[..], &references].concat())
+                    ),
                 ),
             }
         }
         if tables.is_empty() && self.errors.is_empty() {
+            let but = match self.referenced.first() {
+                Some(table) => format!(", only the table {table:?}, in which nothing ever arrives"),
+                None => String::new(),
+            };
             self.errors.push(SqlError {
                 message: format!(
-                    "the query reads no stream or window; select from one of {}",
+                    "the query reads no stream or window{but}; select from one of {}",
                     known.join(", ")
                 ),
                 at: None,
@@ -293,7 +327,7 @@ impl<'a> Check<'a> {
 
     fn functions(&mut self, functions: &[Function], windowed: bool) {
         for function in functions {
-            let name = function.name.to_string().to_lowercase();
+            let name = table_name(&function.name);
             let of_window = name == WINDOW_START || name == WINDOW_END;
             let volatility = self
                 .state
@@ -322,11 +356,14 @@ impl<'a> Check<'a> {
     }
 }
 
-/// How often streams are read, and so how a query over streams without windows runs.
-pub(super) fn reads(plan: &LogicalPlan) -> usize {
+/// How often streams are read, and so how a query over streams without windows runs. Reference tables do not
+/// count.
+pub(super) fn reads(plan: &LogicalPlan, streams: &[String]) -> usize {
     let mut reads = 0;
     let visited = plan.apply_with_subqueries(|node| {
-        reads += usize::from(matches!(node, LogicalPlan::TableScan(_)));
+        if let LogicalPlan::TableScan(scan) = node {
+            reads += usize::from(streams.iter().any(|s| s == scan.table_name.table()));
+        }
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(visited.is_ok(), "the visitor never fails");
@@ -342,9 +379,16 @@ pub(super) fn row_by_row(
     state: &SessionState,
 ) -> Option<SqlError> {
     let mut offence: Option<(&'static str, &'static [&'static str])> = None;
-    let joined = reads(plan) > 1;
+    let joined = reads(plan, streams) > 1;
     let visited = plan.apply_with_subqueries(|node| {
+        // What is computed from reference tables alone is the same for every row.
+        if reads(node, streams) == 0 {
+            return Ok(TreeNodeRecursion::Jump);
+        }
         offence = match node {
+            LogicalPlan::Join(join) if !joined && joins_row_by_row(join, streams) => {
+                return Ok(TreeNodeRecursion::Continue);
+            }
             LogicalPlan::Projection(_)
             | LogicalPlan::Filter(_)
             | LogicalPlan::SubqueryAlias(_)
@@ -357,7 +401,8 @@ pub(super) fn row_by_row(
             LogicalPlan::Distinct(_) => Some(("DISTINCT", &["distinct"])),
             LogicalPlan::Sort(_) => Some(("ORDER BY", &["order"])),
             LogicalPlan::Limit(_) => Some(("LIMIT", &["limit", "offset", "fetch"])),
-            LogicalPlan::Join(_) => Some(("a join", &["join"])),
+            // The stream stands on one side, and the other keeps what matches nothing.
+            LogicalPlan::Join(_) => Some(("keeping a table's unmatched rows", &["join"])),
             LogicalPlan::Window(_) => Some(("a window function", &["over"])),
             LogicalPlan::Union(_) => Some(("UNION", &["union"])),
             LogicalPlan::Subquery(_) => Some(("a subquery", &["exists", "in"])),
@@ -420,11 +465,4 @@ fn find_word(query: &str, fits: impl Fn(&str, &Token) -> bool) -> Option<Range<u
     pairs
         .filter(|(token, next)| word(&token.token).is_some_and(|w| fits(&w, next)))
         .find_map(|(token, _)| Text(query).bytes(token.span))
-}
-
-/// A plan that DataFusion made but that cannot run row by row, which the checks above should have caught.
-pub(super) fn not_row_by_row(stream: &str) -> DataFusionError {
-    DataFusionError::Plan(format!(
-        "this cannot be computed row by row over {stream:?}; add a [window.NAME] over it and select from that"
-    ))
 }

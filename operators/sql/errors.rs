@@ -81,7 +81,7 @@ impl Text<'_> {
                 },
             },
             other => SqlError {
-                message: tidy(&other.strip_backtrace()),
+                message: plan_error(&other.strip_backtrace()),
                 at: span,
             },
         }
@@ -99,6 +99,23 @@ impl Text<'_> {
             at: at.and_then(|(line, column)| self.token_at(line, column)),
         }
     }
+}
+
+/// What the planner says only of its own parts, in terms of the query.
+fn plan_error(message: &str) -> String {
+    const SUBQUERIES: [&str; 3] = ["InSubquery(", "Exists(", "ScalarSubquery("];
+    let of = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    if of(&["does not support logical expression"]) && of(&SUBQUERIES) {
+        return "a subquery stands where it cannot be computed; use it alone in WHERE or HAVING, or join with it"
+            .to_owned();
+    }
+    // The two are volatile to the planner (see functions.rs), so no sort on them counts as one.
+    if of(&["does not satisfy order requirements"]) && of(&["window_start()", "window_end()"]) {
+        return "an aggregate cannot be ordered by window_start() or window_end(); order by the columns window_start \
+                and window_end"
+            .to_owned();
+    }
+    tidy(message)
 }
 
 fn no_column(field: &Column, valid: &[Column]) -> String {

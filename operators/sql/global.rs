@@ -7,27 +7,30 @@
 //! is nothing to report as empty.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use datafusion::execution::TaskContext;
-use datafusion::physical_plan::collect;
-use datafusion::physical_plan::spill::get_record_batch_memory_size;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt;
 use millstream_engine::message::{Batch, Pane};
-use millstream_engine::operator::{Operator, Output};
+use millstream_engine::operator::{Operator, Output, Rest};
 use millstream_engine::state::Snapshot;
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 
 use super::errors::failed;
+use super::firing::{Firing, Piece};
 use super::functions::FiringWindow;
-use super::local::check_kept;
+use super::kept::{Kept, StateLimit, rows_bytes};
 use super::revisions::Revisions;
 use super::split::{Reduce, Split};
 use super::steps::with_schema;
+use super::tables::References;
 use super::{CONSECUTIVE_EMPTY_WINDOWS, part_label, part_pane};
 use crate::window::{Interval, Panes, WATERMARK, watermark_of, watermark_rows};
 
@@ -39,13 +42,16 @@ pub(super) struct UpperHalf {
     window: Arc<FiringWindow>,
     context: Arc<TaskContext>,
     panes: Panes,
+    tables: References,
     emit_empty: bool,
     /// State by start of pane; inside, by slot, the presence slot last.
     held: BTreeMap<i64, Vec<Vec<RecordBatch>>>,
-    /// Bytes of rows held for slots without an aggregate.
-    kept_bytes: usize,
+    /// Rows held for slots without an aggregate.
+    kept: Kept,
     /// Every window that ends here or earlier has fired.
     watermark: Timestamp,
+    /// What the last watermark set off and is not done yet.
+    firing: Firing,
     /// Set when windows fire again for late rows.
     revisions: Option<Revisions>,
 }
@@ -58,7 +64,8 @@ impl UpperHalf {
         window: Arc<FiringWindow>,
         context: Arc<TaskContext>,
         panes: Panes,
-        emit_empty: bool,
+        tables: References,
+        limit: &Arc<StateLimit>,
     ) -> UpperHalf {
         UpperHalf {
             query,
@@ -67,12 +74,20 @@ impl UpperHalf {
             window,
             context,
             panes,
-            emit_empty,
+            tables,
+            emit_empty: false,
             held: BTreeMap::new(),
-            kept_bytes: 0,
+            kept: Kept::new(limit),
             watermark: Timestamp::MIN,
+            firing: Firing::default(),
             revisions: None,
         }
+    }
+
+    /// The same half, which fires windows without rows as well if so told.
+    pub fn firing_empty(mut self, emit_empty: bool) -> UpperHalf {
+        self.emit_empty = emit_empty;
+        self
     }
 
     /// The same half, whose windows fire again for rows that come up to `lateness` after their end.
@@ -97,8 +112,7 @@ impl UpperHalf {
             return Err(Error::bug(format!("query {:?} has no slot {slot}", self.query)));
         }
         if self.keeps(slot) {
-            self.kept_bytes += get_record_batch_memory_size(&rows);
-            check_kept(&self.query, self.kept_bytes)?;
+            self.kept.add(rows_bytes(&rows))?;
         }
         let pane = self
             .held
@@ -184,22 +198,54 @@ impl UpperHalf {
         next
     }
 
-    async fn fire(&self, window: Interval, out: &mut Output) -> Result<()> {
+    /// Emits of a window's result as much as fits the piece; says whether that is all.
+    async fn fire(&mut self, window: Interval, piece: &mut Piece, out: &mut Output) -> Result<bool> {
+        let query = Arc::clone(&self.query);
+        let failed = |e| failed(&query, e).within(format!("window {} to {}", window.start, window.end));
+        let mut result = match self.firing.result.take() {
+            Some(result) => result,
+            None => {
+                piece.window();
+                self.result(window)?.peekable()
+            }
+        };
+        while let Some(rows) = result.next().await {
+            let rows = with_schema(rows.map_err(failed)?, &self.schema)?;
+            piece.rows(rows.num_rows());
+            out.emit(match &self.revisions {
+                Some(revisions) => revisions.stamp(rows, window.end.0)?,
+                None => rows,
+            });
+            // Not in the middle of a result that is at its end: between results more may come in between.
+            if piece.is_full() && Pin::new(&mut result).peek().await.is_some() {
+                self.firing.result = Some(result);
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether rows and barriers may come between two windows of a firing. Where a pane has several windows, or
+    /// windows fire again, state that arrives may be for a window which is still to fire but whose time is up,
+    /// or tell of one that has fired: it waits until the firing is done.
+    fn between_windows(&self) -> Rest {
+        match self.panes.pane_is_window() && self.revisions.is_none() {
+            true => Rest::Results,
+            false => Rest::OfResult,
+        }
+    }
+
+    /// Executes the upper plan for a window.
+    fn result(&self, window: Interval) -> Result<SendableRecordBatchStream> {
         self.window.set(window);
         let rows = |slot: usize| {
             let panes = self.held.range(window.start.0..window.end.0);
             panes.flat_map(|(_, slots)| slots[slot].iter().cloned()).collect()
         };
         let failed = |e| failed(&self.query, e).within(format!("window {} to {}", window.start, window.end));
-        let plan = self.split.filled(rows, window).map_err(failed)?;
-        for rows in collect(plan, Arc::clone(&self.context)).await.map_err(failed)? {
-            let rows = with_schema(rows, &self.schema)?;
-            out.emit(match &self.revisions {
-                Some(revisions) => revisions.stamp(rows, window.end.0)?,
-                None => rows,
-            });
-        }
-        Ok(())
+        let tables = self.tables.now()?;
+        let plan = self.split.filled(rows, &tables, window).map_err(failed)?;
+        execute_stream(plan, Arc::clone(&self.context)).map_err(failed)
     }
 
     /// Drops the panes whose last window has fired.
@@ -214,8 +260,7 @@ impl UpperHalf {
             let slots = self.held.remove(&pane).unwrap_or_default();
             for (slot, rows) in slots.iter().enumerate() {
                 if self.keeps(slot) {
-                    let bytes: usize = rows.iter().map(get_record_batch_memory_size).sum();
-                    self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+                    self.kept.remove(rows.iter().map(rows_bytes).sum());
                 }
             }
         }
@@ -244,9 +289,30 @@ impl Operator for UpperHalf {
     }
 
     async fn on_watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<()> {
-        for end in self.begin(at) {
-            self.fire(self.panes.ending(end), out).await?;
+        if self.firing.at != Some(at) {
+            self.firing = Firing {
+                at: Some(at),
+                due: self.begin(at).into(),
+                result: None,
+            };
         }
+        let mut piece = Piece::default();
+        while let Some(end) = self.firing.due.front().copied() {
+            if piece.is_full() {
+                out.rest = self.between_windows();
+                return Ok(());
+            }
+            if !self.fire(self.panes.ending(end), &mut piece, out).await? {
+                out.rest = Rest::OfResult;
+                return Ok(());
+            }
+            self.firing.due.pop_front();
+            if self.between_windows() == Rest::Results {
+                self.watermark = Timestamp(end);
+                self.forget();
+            }
+        }
+        self.firing = Firing::default();
         self.watermark = at;
         self.forget();
         if let Some(revisions) = &mut self.revisions {

@@ -8,22 +8,23 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array, UInt64Array};
-use arrow::compute::{max, min, take_record_batch};
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use datafusion::physical_plan::spill::get_record_batch_memory_size;
+use millstream_engine::Result;
 use millstream_engine::message::{Batch, Pane};
-use millstream_engine::operator::{Operator, Output};
+use millstream_engine::operator::{Operator, Output, Rest};
 use millstream_engine::state::Snapshot;
 use millstream_engine::time::Timestamp;
-use millstream_engine::{Error, Result};
 
+use super::assign::by_pane;
 use super::deltas::Deltas;
 use super::errors::failed;
+use super::firing::Piece;
+use super::kept::{Kept, StateLimit, rows_bytes};
 use super::split::{Reduce, Slot};
 use super::steps::{Steps, with_schema};
-use super::{BUFFERED_BYTES, STATE_ROWS_PER_BATCH, part_label, part_pane};
+use super::{STATE_ROWS_PER_BATCH, part_label, part_pane};
 use crate::window::{Interval, Panes, event_times};
 
 /// A query of filters and projections, batch by batch.
@@ -55,8 +56,9 @@ pub(super) struct LowerHalf {
     slots: Vec<(u32, Arc<Slot>)>,
     presence: u32,
     open: BTreeMap<i64, OpenPane>,
-    /// Bytes of rows kept in all open panes.
-    kept_bytes: usize,
+    /// Whether a slot keeps rows, and which.
+    keeps: bool,
+    kept: Kept,
 }
 
 /// State of one pane: one entry per slot of the half, in its order.
@@ -85,15 +87,17 @@ impl LowerHalf {
         panes: Panes,
         slots: Vec<(u32, Arc<Slot>)>,
         presence: u32,
+        limit: &Arc<StateLimit>,
     ) -> LowerHalf {
         LowerHalf {
             query,
             event_time,
             panes,
+            keeps: slots.iter().any(|(_, slot)| matches!(slot.reduce, Reduce::Keep)),
             slots,
             presence,
             open: BTreeMap::new(),
-            kept_bytes: 0,
+            kept: Kept::new(limit),
         }
     }
 
@@ -119,16 +123,17 @@ impl LowerHalf {
         for slot in &mut pane.slots {
             kept += slot.update(rows).map_err(|e| failed(&query, e))?;
         }
-        self.kept_bytes += kept;
-        check_kept(&self.query, self.kept_bytes)
+        self.kept.add(kept)
     }
 
-    fn emit(&self, start: i64, pane: &mut OpenPane, out: &mut Output) -> Result<()> {
+    fn emit(&self, start: i64, pane: &mut OpenPane, piece: &mut Piece, out: &mut Output) -> Result<()> {
+        piece.window();
         for (slot, rows) in pane.take(self.presence).map_err(|e| failed(&self.query, e))? {
             let pane = Some(Pane {
                 slot,
                 start: Timestamp(start),
             });
+            piece.rows(rows.num_rows());
             for from in (0..rows.num_rows()).step_by(STATE_ROWS_PER_BATCH) {
                 let length = STATE_ROWS_PER_BATCH.min(rows.num_rows() - from);
                 out.emit(Batch {
@@ -146,35 +151,26 @@ impl Operator for LowerHalf {
     fn on_batch(&mut self, _input: usize, batch: Batch, _out: &mut Output) -> Result<()> {
         let rows = batch.rows;
         let times = event_times(&rows, self.event_time)?;
-        let (Some(first), Some(last)) = (min(times), max(times)) else {
-            return Ok(());
-        };
-        let first = self.panes.pane_of(first);
-        if first == self.panes.pane_of(last) {
-            return self.update(first, &rows);
-        }
-        let mut by_pane: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
-        for (row, at) in times.values().iter().enumerate() {
-            by_pane
-                .entry(self.panes.pane_of(*at))
-                .or_default()
-                .push(row as u32);
-        }
-        for (start, indices) in by_pane {
-            self.update(start, &take_record_batch(&rows, &UInt32Array::from(indices))?)?;
-        }
-        Ok(())
+        let parts = by_pane(&self.panes, times.values(), &rows, self.keeps)?;
+        parts
+            .iter()
+            .try_for_each(|(start, rows)| self.update(*start, rows))
     }
 
     async fn on_watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<()> {
+        let mut piece = Piece::default();
         while let Some(entry) = self.open.first_entry() {
             let start = *entry.key();
             if self.panes.pane_end(start) > at.0 {
                 break;
             }
+            if piece.is_full() {
+                out.rest = Rest::Results;
+                break;
+            }
             let mut pane = entry.remove();
-            self.kept_bytes = self.kept_bytes.saturating_sub(pane.kept_bytes());
-            self.emit(start, &mut pane, out)?;
+            self.kept.remove(pane.kept_bytes());
+            self.emit(start, &mut pane, &mut piece, out)?;
         }
         Ok(())
     }
@@ -197,8 +193,7 @@ impl Operator for LowerHalf {
             pane.rows = pane.rows.max(1);
             pane.merge(at.slot, part.rows);
         }
-        self.kept_bytes = self.open.values().map(OpenPane::kept_bytes).sum();
-        Ok(())
+        self.kept.add(self.open.values().map(OpenPane::kept_bytes).sum())
     }
 }
 
@@ -277,7 +272,7 @@ impl OpenSlot {
                 Ok(0)
             }
             (State::Kept(kept), _) if rows.num_rows() > 0 => {
-                let bytes = get_record_batch_memory_size(&rows);
+                let bytes = rows_bytes(&rows);
                 kept.push(rows);
                 Ok(bytes)
             }
@@ -310,7 +305,7 @@ impl OpenSlot {
 
     fn kept_bytes(&self) -> usize {
         match &self.state {
-            State::Kept(kept) => kept.iter().map(get_record_batch_memory_size).sum(),
+            State::Kept(kept) => kept.iter().map(rows_bytes).sum(),
             State::Accumulated(_) => 0,
         }
     }
@@ -320,16 +315,4 @@ fn presence_rows(rows: u64) -> datafusion::common::Result<RecordBatch> {
     let schema = Schema::new(vec![Field::new("rows", DataType::UInt64, false)]);
     let column = Arc::new(UInt64Array::from(vec![rows])) as ArrayRef;
     Ok(RecordBatch::try_new(Arc::new(schema), vec![column])?)
-}
-
-/// Refuses to keep more rows than [`BUFFERED_BYTES`].
-pub(super) fn check_kept(query: &str, bytes: usize) -> Result<()> {
-    if bytes <= BUFFERED_BYTES {
-        return Ok(());
-    }
-    Err(Error::data(format!(
-        "query {query:?} keeps more than {} MiB of rows until their windows close; aggregate them, select \
-         fewer columns, filter earlier or use a smaller window",
-        BUFFERED_BYTES >> 20
-    )))
 }

@@ -13,17 +13,23 @@
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs`, `accumulate.rs` and `deltas.rs` are
 //!   what is below the cut, `tables.rs` the leaves on both sides of it.
 //! - `interval/`: joins of two streams without windows.
+//! - `enrich.rs`: queries that join a stream with reference tables, without a window.
 //! - `functions/`: `window_start()` and `window_end()`, and the functions that DataFusion lacks.
 //! - `revisions.rs`: firing windows again for late rows.
+//! - `assign.rs`: rows of a batch by pane; `firing.rs`: firings in pieces; `kept.rs`: the `state_limit`.
 
 mod accumulate;
+mod assign;
 mod check;
 mod deltas;
+mod enrich;
 mod errors;
 mod event_time;
+mod firing;
 mod functions;
 mod global;
 mod interval;
+mod kept;
 #[cfg(test)]
 mod late;
 mod local;
@@ -31,10 +37,14 @@ mod local;
 mod oracle;
 mod plan;
 #[cfg(test)]
+mod references;
+#[cfg(test)]
 mod refusals;
 mod revisions;
 #[cfg(test)]
 mod rollup;
+#[cfg(test)]
+mod scale;
 mod split;
 mod steps;
 mod tables;
@@ -47,14 +57,13 @@ use millstream_engine::{Error, Result};
 
 pub use plan::DataFusionPlanner;
 
-/// Most bytes of rows that one half of a query keeps until their windows close. Rows are kept where no
-/// aggregate stands right above a table; the limit is there so that such a query fails by name instead of
-/// taking the process with it.
-const BUFFERED_BYTES: usize = 1 << 30;
-
 /// Most rows in one batch of state on its way to the global half: large enough to amortise the edge, small
 /// enough that a count(distinct) over millions does not travel as one piece.
 const STATE_ROWS_PER_BATCH: usize = 65_536;
+
+/// Rows after which a half pauses in what a watermark sets off, so that what it made can leave, and other
+/// tasks and barriers get their turn: some milliseconds of work, and as many rows as a batch of state has.
+const PIECE_ROWS: usize = STATE_ROWS_PER_BATCH;
 
 /// Most windows in a row that fire without rows: a week of minutes. A stream that starts with one row of 1970
 /// would otherwise fire thirty million.

@@ -17,22 +17,26 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::{ExecutionPlan, displayable};
 use datafusion::prelude::SessionConfig;
 use millstream_engine::operator::Operator;
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlError, SqlExplain, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
+use millstream_engine::table::ReferenceTable;
 use millstream_engine::window::Window;
 use millstream_engine::{Error, Result};
 
 use super::PLANNING_STACK_BYTES;
-use super::check::{Checked, check, not_row_by_row, reads, row_by_row};
+use super::check::{Checked, check, reads, row_by_row};
+use super::enrich::{Enrich, Enrichment, passed_column};
 use super::errors::Text;
 use super::event_time::window_start_column;
 use super::functions::{FiringWindow, scalar_functions, window_functions};
 use super::global::UpperHalf;
 use super::interval::{self, IntervalJoin};
+use super::kept::StateLimit;
 use super::local::{LowerHalf, Stateless};
 use super::revisions::with_revision;
 use super::split::{Reduce, Slot, Split, split};
 use super::steps::{ScanColumn, Steps};
-use super::tables::PlanningTable;
+use super::tables::{PlanningTable, References};
 use crate::dedup::dedup_operator;
 use crate::window::{Panes, updating_window_operator};
 
@@ -47,13 +51,15 @@ pub(super) const RULES_LEFT_OUT: [&str; 4] = [
 ];
 
 /// Plans queries with DataFusion.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct DataFusionPlanner;
+#[derive(Clone, Debug, Default)]
+pub struct DataFusionPlanner {
+    references: Arc<[ReferenceTable]>,
+}
 
 impl DataFusionPlanner {
     /// The planner.
     pub fn new() -> DataFusionPlanner {
-        DataFusionPlanner
+        DataFusionPlanner::default()
     }
 }
 
@@ -77,15 +83,28 @@ impl SqlPlanner for DataFusionPlanner {
         dedup_operator(schema, event_time, key, within)
     }
 
+    fn with_tables(&self, tables: Vec<ReferenceTable>) -> Arc<dyn SqlPlanner> {
+        Arc::new(DataFusionPlanner {
+            references: tables.into(),
+        })
+    }
+
     fn plan(&self, request: &SqlRequest<'_>) -> Result<Arc<dyn SqlPlan>, Vec<SqlError>> {
         let query = Query {
             name: Arc::from(request.name),
             text: request.query.to_owned(),
             emit_empty: request.emit_empty,
+            state_limit: request.state_limit,
             tables: request.tables.to_vec(),
+            references: Arc::clone(&self.references),
         };
         let planned = query.plan()?;
-        Ok(Arc::new(DataFusionPlan { query, planned }))
+        let limit = StateLimit::new(Arc::clone(&query.name), query.state_limit);
+        Ok(Arc::new(DataFusionPlan {
+            query,
+            planned,
+            limit,
+        }))
     }
 }
 
@@ -94,12 +113,15 @@ struct Query {
     name: Arc<str>,
     text: String,
     emit_empty: bool,
+    state_limit: Bytes,
     tables: Vec<SqlTable>,
+    references: Arc<[ReferenceTable]>,
 }
 
 /// A planned query.
 struct Planned {
     inputs: Vec<String>,
+    references: Vec<String>,
     schema: SchemaRef,
     event_time: Option<usize>,
     kind: Kind,
@@ -107,6 +129,7 @@ struct Planned {
 
 enum Kind {
     Stateless(Steps),
+    Enriched(Enrichment),
     Interval(Arc<IntervalJoin>),
     Windowed {
         panes: Panes,
@@ -142,14 +165,15 @@ impl Query {
         let text = Text(&self.text);
         let one = |e: DataFusionError| vec![text.error(&e)];
         let window = FiringWindow::new();
-        let state = session(&self.tables, &window).map_err(one)?;
+        let state = session(&self.tables, &self.references, &window).map_err(one)?;
         let request = SqlRequest {
             name: &self.name,
             query: &self.text,
             emit_empty: self.emit_empty,
+            state_limit: self.state_limit,
             tables: &self.tables,
         };
-        let checked = check(&request, &state)?;
+        let checked = check(&request, &self.references, &state)?;
         let logical = state
             .statement_to_plan(checked.statement.clone())
             .await
@@ -173,7 +197,18 @@ impl Query {
             return Err(vec![error]);
         }
         let place = |number: usize| checked.places.get(number).cloned().flatten();
-        match reads(logical) {
+        let streams = reads(logical, &checked.inputs);
+        if let (2.., Some(table)) = (streams, checked.references.first()) {
+            let message = format!(
+                "two streams and the table {table:?} are not joined in one query; join the streams in a [sql.NAME] of \
+                 its own and its result with {table:?}"
+            );
+            return Err(vec![SqlError {
+                message,
+                at: place(1),
+            }]);
+        }
+        match streams {
             0 | 1 => self.plan_stateless(checked, logical, state).await,
             2 => self.plan_interval(place(1), logical, state).await,
             _ => Err(vec![SqlError {
@@ -202,6 +237,7 @@ impl Query {
         let join = interval::plan(&request).await?;
         Ok(Planned {
             inputs: join.inputs(),
+            references: Vec::new(),
             schema: join.schema(),
             event_time: join.event_time(),
             kind: Kind::Interval(Arc::new(join)),
@@ -217,15 +253,32 @@ impl Query {
         let stream = &checked.inputs[0];
         let one = |e: DataFusionError| vec![Text(&self.text).error(&e)];
         let plan = state.create_physical_plan(logical).await.map_err(one)?;
-        let Some(steps) = Steps::of(&plan, &|table| self.width(table)) else {
-            return Err(one(not_row_by_row(stream)));
+        let Some(table) = self.table(stream) else {
+            return Err(one(DataFusionError::Internal(format!("there is no {stream:?}"))));
         };
-        let source_time = self.table(stream).map(|t| ScanColumn::Input(t.event_time));
+        let (event_time, kind) = match Steps::of(&plan, &|table| self.width(table)) {
+            Some(steps) => {
+                let source_time = Some(ScanColumn::Input(table.event_time));
+                let mut columns = 0..plan.schema().fields().len();
+                let event_time = columns.find(|i| steps.source_of(*i) == source_time);
+                (event_time, Kind::Stateless(steps))
+            }
+            None => {
+                let name = table.schema.field(table.event_time).name();
+                let enrichment = Enrichment {
+                    plan: Arc::clone(&plan),
+                    tables: References::of(&checked.references, &self.references),
+                    context: state.task_ctx(),
+                };
+                (passed_column(logical, stream, name), Kind::Enriched(enrichment))
+            }
+        };
         Ok(Planned {
             inputs: checked.inputs.clone(),
+            references: checked.references.clone(),
             schema: plan.schema(),
-            event_time: (0..plan.schema().fields().len()).find(|i| steps.source_of(*i) == source_time),
-            kind: Kind::Stateless(steps),
+            event_time,
+            kind,
         })
     }
 
@@ -242,6 +295,7 @@ impl Query {
         let lateness = checked.inputs.iter().find_map(|name| self.table(name)?.lateness);
         Ok(Planned {
             inputs: checked.inputs,
+            references: checked.references,
             schema: match lateness {
                 Some(_) => with_revision(&plan.schema())?,
                 None => plan.schema(),
@@ -269,6 +323,7 @@ impl Query {
 struct DataFusionPlan {
     query: Query,
     planned: Planned,
+    limit: Arc<StateLimit>,
 }
 
 impl DataFusionPlan {
@@ -288,13 +343,17 @@ impl SqlPlan for DataFusionPlan {
         &self.planned.inputs
     }
 
+    fn references(&self) -> &[String] {
+        &self.planned.references
+    }
+
     fn event_time(&self) -> Option<usize> {
         self.planned.event_time
     }
 
     fn watermark_delay(&self) -> Duration {
         match &self.planned.kind {
-            Kind::Stateless(_) => Duration::ZERO,
+            Kind::Stateless(_) | Kind::Enriched(_) => Duration::ZERO,
             Kind::Interval(join) => join.delay(),
             Kind::Windowed { panes, .. } => panes.size(),
         }
@@ -309,6 +368,7 @@ impl SqlPlan for DataFusionPlan {
                 steps: steps.clone(),
                 schema: self.schema(),
             })),
+            Kind::Enriched(enrichment) => Ok(Box::new(Enrich::new(query, self.schema(), enrichment.clone()))),
             Kind::Interval(join) => Ok(join.local(&query, input)),
             Kind::Windowed { panes, split, .. } => {
                 let numbered = (0u32..).zip(&split.slots);
@@ -323,6 +383,7 @@ impl SqlPlan for DataFusionPlan {
                     *panes,
                     slots,
                     presence,
+                    &self.limit,
                 )))
             }
         }
@@ -330,8 +391,8 @@ impl SqlPlan for DataFusionPlan {
 
     fn global(&self) -> Result<Option<Box<dyn Operator>>> {
         match &self.planned.kind {
-            Kind::Stateless(_) => return Ok(None),
-            Kind::Interval(join) => return Ok(Some(join.global(&self.query.name))),
+            Kind::Stateless(_) | Kind::Enriched(_) => return Ok(None),
+            Kind::Interval(join) => return Ok(Some(join.global(&self.query.name, self.query.state_limit))),
             Kind::Windowed { .. } => {}
         }
         let again = self.query.plan().map_err(|errors| {
@@ -342,7 +403,7 @@ impl SqlPlan for DataFusionPlan {
             ))
         })?;
         match again.kind {
-            Kind::Stateless(_) | Kind::Interval(_) => Ok(None),
+            Kind::Stateless(_) | Kind::Enriched(_) | Kind::Interval(_) => Ok(None),
             Kind::Windowed {
                 panes,
                 lateness,
@@ -356,8 +417,10 @@ impl SqlPlan for DataFusionPlan {
                     window,
                     context,
                     panes,
-                    self.query.emit_empty,
+                    References::of(&again.references, &self.query.references),
+                    &self.limit,
                 );
+                let half = half.firing_empty(self.query.emit_empty);
                 Ok(Some(Box::new(half.updating(lateness))))
             }
         }
@@ -371,6 +434,10 @@ impl SqlPlan for DataFusionPlan {
         match &self.planned.kind {
             Kind::Stateless(steps) => SqlExplain {
                 local: of_input(&|_| indented(steps.lines())),
+                global: Vec::new(),
+            },
+            Kind::Enriched(enrichment) => SqlExplain {
+                local: of_input(&|_| plan_lines(&enrichment.plan)),
                 global: Vec::new(),
             },
             Kind::Interval(join) => SqlExplain {
@@ -421,7 +488,11 @@ fn plan_lines(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
 }
 
 /// A session that knows the tables and plans the way `split` needs it.
-fn session(tables: &[SqlTable], window: &Arc<FiringWindow>) -> Result<SessionState, DataFusionError> {
+fn session(
+    tables: &[SqlTable],
+    references: &[ReferenceTable],
+    window: &Arc<FiringWindow>,
+) -> Result<SessionState, DataFusionError> {
     let rules = PhysicalOptimizer::new().rules;
     let rules = rules
         .into_iter()
@@ -436,10 +507,13 @@ fn session(tables: &[SqlTable], window: &Arc<FiringWindow>) -> Result<SessionSta
     for function in window_functions(window).into_iter().chain(scalar_functions()) {
         context.register_udf(function);
     }
+    let schema = context.catalog("datafusion").and_then(|c| c.schema("public"));
+    let schema = schema.ok_or_else(|| DataFusionError::Internal("a session has no schema".to_owned()))?;
     for table in tables {
-        let schema = context.catalog("datafusion").and_then(|c| c.schema("public"));
-        let schema = schema.ok_or_else(|| DataFusionError::Internal("a session has no schema".to_owned()))?;
         schema.register_table(table.name.clone(), Arc::new(PlanningTable::new(table)))?;
+    }
+    for table in references {
+        schema.register_table(table.name.clone(), Arc::new(PlanningTable::reference(table)))?;
     }
     Ok(context.state())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{DataType, Field, Schema};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::time::timestamp_type;
 use millstream_engine::window::Window;
@@ -66,6 +67,7 @@ fn refused_queries() {
             name: "case",
             query: &query,
             emit_empty: false,
+            state_limit: Bytes(1 << 30),
             tables: &tables,
         };
         match DataFusionPlanner::new().plan(&request) {
@@ -92,6 +94,7 @@ fn every_unknown_table_is_reported() {
         name: "case",
         query: "SELECT now() FROM impresions_by_minute, cliks_by_minute",
         emit_empty: false,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     };
     let errors = DataFusionPlanner::new().plan(&request).err().expect("refused");

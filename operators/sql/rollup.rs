@@ -14,6 +14,7 @@ use arrow::array::{AsArray, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
 use millstream_engine::message::Batch;
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::state::Snapshot;
 use millstream_engine::time::{Timestamp, timestamp_type};
@@ -107,6 +108,7 @@ fn plan(level: &Level) -> Arc<dyn SqlPlan> {
             name: "level",
             query,
             emit_empty: level.emit_empty,
+            state_limit: Bytes(1 << 30),
             tables: &[table],
         })
         .expect("a good query")
@@ -156,12 +158,12 @@ impl Stage {
         if at > self.watermark {
             self.watermark = at;
             for operator in self.parts.iter_mut().flatten() {
-                operator.on_watermark(at, &mut out).await.expect("watermark");
+                operator.watermark_to_end(at, &mut out).await.expect("watermark");
             }
             for batch in out.main {
                 self.upper.on_batch(0, batch, &mut results).expect("upper half");
             }
-            let fired = self.upper.on_watermark(at, &mut results).await;
+            let fired = self.upper.watermark_to_end(at, &mut results).await;
             fired.expect("upper half");
         }
         let behind = self.upper.watermark_behind(at);

@@ -7,7 +7,9 @@
 //! The session plans without the rules that fuse a partial aggregate with its final one, so the seam is
 //! already in the plan. Of nested aggregates (`count(distinct …)` becomes two) only the innermost stands
 //! right above a scan, and only that is cut off. A scan without one keeps its rows until the window closes.
+//! Reference tables stay where they are, with whatever stands above them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -18,10 +20,11 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
+use millstream_engine::table::TableRows;
 
 use super::accumulate::PartialAggregate;
 use super::steps::{ScanColumn, Steps};
-use super::tables::{Leaf, LeafKind};
+use super::tables::{Leaf, LeafKind, with_tables};
 use crate::window::Interval;
 
 /// A plan in two halves.
@@ -184,16 +187,17 @@ impl Slot {
 }
 
 impl Split {
-    /// The upper plan with the slots' rows in its leaves, fresh and ready to execute once.
+    /// The upper plan with the slots' and the tables' rows in its leaves, fresh and ready to execute once.
     pub fn filled(
         &self,
         mut rows: impl FnMut(usize) -> Vec<RecordBatch>,
+        tables: &BTreeMap<String, TableRows>,
         window: Interval,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let fresh = reset_plan_states(Arc::clone(&self.upper))?;
         let filled = fresh.transform_up(|node| {
             let Some((leaf, slot)) = slot_leaf(&node) else {
-                return Ok(Transformed::no(node));
+                return with_tables(node, tables);
             };
             let (slot, rows) = (&self.slots[slot], rows(slot));
             Ok(Transformed::yes(match &slot.when_empty {

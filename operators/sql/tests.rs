@@ -10,13 +10,13 @@ use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use millstream_engine::Error;
 use millstream_engine::message::{Batch, Pane};
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::time::{Timestamp, timestamp_type};
 use millstream_engine::window::Window;
 
-use super::local::check_kept;
 use super::plan::RULES_LEFT_OUT;
-use super::{BUFFERED_BYTES, CONSECUTIVE_EMPTY_WINDOWS, DataFusionPlanner};
+use super::{CONSECUTIVE_EMPTY_WINDOWS, DataFusionPlanner};
 
 const CLICKTHROUGH: &str = "
     SELECT window_start() AS at, i.n AS impressions, c.n AS clicks,
@@ -65,6 +65,7 @@ fn plan(query: &str, emit_empty: bool) -> Arc<dyn SqlPlan> {
         name: "case",
         query,
         emit_empty,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     };
     DataFusionPlanner::new().plan(&request).expect("a good query")
@@ -107,12 +108,12 @@ impl Halves {
     async fn watermark(&mut self, at: Timestamp) -> Vec<String> {
         let (mut state, mut out) = (Output::default(), Output::default());
         for local in &mut self.local {
-            local.on_watermark(at, &mut state).await.expect("local");
+            local.watermark_to_end(at, &mut state).await.expect("local");
         }
         for batch in state.main {
             self.global.on_batch(0, batch, &mut out).expect("state");
         }
-        self.global.on_watermark(at, &mut out).await.expect("global");
+        self.global.watermark_to_end(at, &mut out).await.expect("global");
         text(&out)
     }
 }
@@ -299,18 +300,6 @@ fn finds_the_event_time() {
             assert!(!schema.field(index).is_nullable(), "{query}");
         }
     }
-}
-
-#[test]
-fn rows_kept_are_limited() {
-    assert!(check_kept("case", BUFFERED_BYTES).is_ok());
-    let refused = check_kept("case", BUFFERED_BYTES + 1)
-        .expect_err("too much")
-        .to_string();
-    assert!(
-        refused.contains("\"case\"") && refused.contains("smaller window"),
-        "{refused}"
-    );
 }
 
 #[test]

@@ -14,19 +14,19 @@ use std::time::{Duration, Instant};
 use arrow::array::{Array, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema};
 use millstream_engine::ErrorClass;
-use millstream_engine::checkpoint::manifest::{FORMAT, Manifest, TaskId};
-use millstream_engine::checkpoint::store::CheckpointStore;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{Sink, SinkConnector, SinkContext};
-use millstream_engine::state::Snapshot;
+use millstream_engine::table::{TableContext, TableLoader};
 use millstream_engine::time::{Timestamp, timestamp_type};
-use millstream_operators::checkpoint_s3::S3Store;
 use millstream_operators::sinks::cloudwatch::CloudwatchConnector;
 use millstream_operators::sinks::parquet::ParquetConnector;
+use millstream_operators::tables::FileTables;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+#[path = "aws/checkpoints.rs"]
+mod checkpoints;
 #[path = "aws/uploads.rs"]
 mod uploads;
 
@@ -47,8 +47,21 @@ fn sinks_against_ministack() {
     aws.run_inside("uploads::inside_uploads", midnight);
     aws.run_inside("inside_cloudwatch", midnight);
     aws.run_inside("inside_cloudwatch_in_doubt", midnight);
-    aws.run_inside("inside_checkpoints", midnight);
+    aws.run_inside("checkpoints::inside_checkpoints", midnight);
     aws.run_inside("inside_errors", midnight);
+    aws.python(
+        "import gzip
+s3.put_object(Bucket='lake', Key='tables/ads.csv.gz', Body=gzip.compress(b'ad,price\\na,1.5\\nb,\\n'))
+s3.put_object(Bucket='lake', Key='tables/broken.csv', Body=b'ad,price\\na,much\\n')
+out(1)",
+    );
+    aws.run_inside("inside_tables", midnight);
+
+    let left: Vec<(String, String)> = serde_json::from_value(aws.python(checkpoints::FOUND)).unwrap();
+    assert_eq!(
+        left,
+        checkpoints::LEFT.map(|(epoch, kind)| (epoch.into(), kind.into()))
+    );
 
     let lake = aws.python(
         "keys = [o['Key'] for o in s3.list_objects_v2(Bucket='lake', Prefix='a/rows/')['Contents']]
@@ -288,42 +301,45 @@ async fn inside_cloudwatch_in_doubt() {
 
 #[tokio::test]
 #[ignore = "run by sinks_against_ministack, in its environment"]
-async fn inside_checkpoints() {
-    let open = async || S3Store::open("s3://lake/checkpoints", "rows").await.unwrap();
-    let (one, twin) = (open().await, open().await);
-    assert!(one.latest().await.unwrap().is_none());
-    let manifest = |epoch: u64, at: i64| Manifest {
-        format: FORMAT,
-        pipeline: "rows".into(),
-        epoch: Epoch(epoch),
-        at: Timestamp(at),
-        last: false,
-        nodes: Default::default(),
-        sources: Default::default(),
-        state: Vec::new(),
-        files: Vec::new(),
-        sinks: Default::default(),
+async fn inside_tables() {
+    let table = |key: &str| TableContext {
+        name: "ads".into(),
+        path: format!("s3://{key}"),
+        format: None,
+        schema: Arc::new(Schema::new(vec![
+            Field::new("ad", DataType::Utf8, false),
+            Field::new("price", DataType::Float64, true),
+        ])),
+        region: None,
+        endpoint: None,
     };
-    let states = |n: i64| {
-        let mut of = Snapshot::default();
-        of.push("rows", rows(0..n));
-        vec![(TaskId::Query("q".into()), "sql.q/global".to_string(), of)]
-    };
-    for epoch in 1..=5 {
-        one.save(manifest(epoch, 0), states(epoch as i64)).await.unwrap();
-    }
-    one.save(manifest(5, 0), states(5))
-        .await
-        .expect("its own, saved again");
-    let error = twin.save(manifest(5, 1), states(7)).await.unwrap_err();
-    assert_eq!(error.class(), ErrorClass::Data, "{error}");
-    let found = twin.latest().await.unwrap().expect("five were saved");
-    assert_eq!(
-        (found.manifest.epoch, found.manifest.at),
-        (Epoch(5), Timestamp(0))
+    let rows = FileTables.load(&table("lake/tables/ads.csv.gz")).await.unwrap();
+    let expect = RecordBatch::try_new(
+        table("").schema,
+        vec![
+            Arc::new(StringArray::from(vec!["a", "b"])),
+            Arc::new(Float64Array::from(vec![Some(1.5), None])),
+        ],
     );
-    let key = (TaskId::Query("q".into()), "sql.q/global".to_string());
-    assert_eq!(found.states[&key].parts[0].rows, rows(0..5));
+    assert_eq!(rows, [expect.unwrap()]);
+    for (key, says) in [
+        (
+            "lake/tables/broken.csv",
+            "s3://lake/tables/broken.csv: line 2: \"price\"",
+        ),
+        (
+            "lake/tables/nothing.csv",
+            "reading s3://lake/tables/nothing.csv: NoSuchKey",
+        ),
+        (
+            "no-such-bucket/ads.csv",
+            "reading s3://no-such-bucket/ads.csv: NoSuchBucket",
+        ),
+    ] {
+        let error = FileTables.load(&table(key)).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Config, "{error}");
+        assert!(error.to_string().starts_with(says), "{error}");
+    }
 }
 
 #[tokio::test]

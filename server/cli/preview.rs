@@ -22,6 +22,9 @@ pub struct Preview {
     /// files are read one after the other. Sources without an input are empty
     #[arg(long, value_name = "SOURCE=FILE", value_parser = pair)]
     pub input: Vec<(String, String)>,
+    /// Rows for a reference table, from a CSV, JSON or Parquet file instead of the one that the pipeline names
+    #[arg(long, value_name = "TABLE=FILE", value_parser = pair)]
+    pub table: Vec<(String, String)>,
     /// A stream to print, such as a source, a query, SOURCE.invalid or WINDOW.late; absent: those that the
     /// pipeline's sinks take
     #[arg(long, value_name = "NAME")]
@@ -71,6 +74,6 @@ pub fn run(global: &Global, what: &Preview) -> anyhow::Result<Exit> {
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => Ok((name.into(), file.into())),
-        _ => Err("write SOURCE=FILE, such as impressions=rows.jsonl".into()),
+        _ => Err("write NAME=FILE, such as impressions=rows.jsonl".into()),
     }
 }

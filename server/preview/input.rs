@@ -9,7 +9,7 @@ use anyhow::anyhow;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
-use millstream_engine::plan::SourceNode;
+use millstream_engine::plan::{Plan, SourceNode};
 use millstream_engine::source::{Offset, Offsets, PartitionId, Source, SourceBatch};
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
@@ -31,15 +31,15 @@ pub struct FileRows {
 }
 
 impl FileRows {
-    /// A source like `node`, without rows.
-    pub fn new(node: &SourceNode) -> FileRows {
+    /// A source like `node` of the plan, without rows.
+    pub fn new(node: &SourceNode, plan: &Plan) -> FileRows {
         FileRows {
             schema: node.schema.clone(),
             records: node.options["records"].as_str().map(str::to_owned),
             reading: Mutex::new(Some(Reading {
                 files: VecDeque::new(),
                 batches: VecDeque::new(),
-                pace: Pace::new(node),
+                pace: Pace::new(node, plan),
                 read: 0,
             })),
         }

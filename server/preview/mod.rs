@@ -16,15 +16,18 @@ use anyhow::{Context, bail};
 use millstream_engine::config::did_you_mean;
 use millstream_engine::plan::Plan;
 use millstream_engine::registry::Registry;
-use millstream_engine::source::Source;
+
+use millstream_operators::tables::load_file;
 
 use self::input::{Bad, FileRows};
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Given};
 use crate::cli::preview::{Format, Preview};
 
 /// A preview that can run: every name in it is known, every file open.
 pub struct Asked {
-    sources: BTreeMap<String, Arc<dyn Source>>,
+    given: Given,
+    /// Files in place of those of reference tables.
+    tables: BTreeMap<String, String>,
     bad: Vec<Bad>,
     streams: Vec<String>,
     format: Format,
@@ -36,27 +39,35 @@ impl Asked {
         let streams = streams(what, plan)?;
         let mut files = files(what, plan)?;
         let mut asked = Asked {
-            sources: BTreeMap::new(),
+            given: Given::default(),
+            tables: tables(what, plan)?,
             bad: Vec::new(),
             streams,
             format: what.format,
         };
         for node in &plan.sources {
             let files = files.remove(node.name.as_str()).unwrap_or_default();
-            let mut source = FileRows::new(node);
+            let mut source = FileRows::new(node, plan);
             for file in files {
                 asked.bad.push(source.add(file)?);
             }
-            asked.sources.insert(node.name.clone(), Arc::new(source));
+            asked.given.sources.insert(node.name.clone(), Arc::new(source));
         }
         Ok(asked)
     }
 }
 
 /// Runs to the end of the rows and prints.
-pub async fn run(plan: &Arc<Plan>, registry: &Registry, asked: Asked) -> anyhow::Result<()> {
+pub async fn run(plan: &Arc<Plan>, registry: &Registry, mut asked: Asked) -> anyhow::Result<()> {
+    for table in &plan.tables {
+        if let Some(file) = asked.tables.get(&table.name) {
+            let rows = load_file(file, table.rows.schema().clone()).await;
+            let rows = rows.with_context(|| format!("--table {}={file}", table.name))?;
+            asked.given.tables.insert(table.name.clone(), rows);
+        }
+    }
     let names = asked.streams.iter().map(String::as_str);
-    let run = Bounded::start(plan, registry, asked.sources, names)?;
+    let run = Bounded::start(plan, registry, asked.given, names)?;
     run.handle.done().await?;
     let streams: Vec<print::Printed<'_>> = asked
         .streams
@@ -120,6 +131,21 @@ fn files<'w>(what: &'w Preview, plan: &Plan) -> anyhow::Result<BTreeMap<&'w str,
         eprintln!("no --input is given, so every source is empty");
     }
     Ok(files)
+}
+
+/// The file of each reference table that is given one; the last counts.
+fn tables(what: &Preview, plan: &Plan) -> anyhow::Result<BTreeMap<String, String>> {
+    for (table, file) in &what.table {
+        if !plan.tables.iter().any(|t| t.name == *table) {
+            let known = plan.tables.iter().map(|t| t.name.as_str());
+            let help = match did_you_mean(table, known, '"', "tables") {
+                Some(help) => format!("; {help}"),
+                None => "; the pipeline has none".to_owned(),
+            };
+            bail!("--table {table}={file}: there is no table {table:?}{help}");
+        }
+    }
+    Ok(what.table.iter().cloned().collect())
 }
 
 /// The name of standard input.

@@ -5,17 +5,16 @@
 //!
 //! - a row behind the watermark of the rows before it may be late;
 //! - the first row alone says from when on windows without rows are known;
-//! - a key of a source with `dedup` is forgotten as the watermark moves on.
+//! - a key of a dedup is forgotten as the watermark moves on.
 //!
 //! Rows in order, or out of order within bounds, are never cut.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
-use millstream_engine::plan::SourceNode;
+use millstream_engine::plan::{Plan, SourceNode};
 use millstream_engine::time::micros;
 
-/// How far a source with `dedup` lets the watermark move in one batch, as a part of `within`: dedup itself works
-/// in eighths.
+/// How far a dedup lets the watermark move in one batch, as a part of its `within`: dedup itself works in eighths.
 const DEDUP_STEPS: i64 = 64;
 
 /// The watermark of the rows of one source, as far as they have been cut.
@@ -31,9 +30,10 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// The pace of a source's rows.
-    pub fn new(source: &SourceNode) -> Pace {
-        let within = source.dedup.as_ref().map(|d| micros(d.within));
+    /// The pace of a source's rows, any of which may pass the plan's dedups.
+    pub fn new(source: &SourceNode, plan: &Plan) -> Pace {
+        let further = plan.dedups.iter().map(|d| &d.dedup);
+        let within = source.dedup.iter().chain(further).map(|d| micros(d.within)).min();
         Pace {
             event_time: source.event_time,
             behind: micros(source.max_out_of_orderness),

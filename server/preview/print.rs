@@ -114,9 +114,12 @@ pub fn late<'a>(plan: &'a Plan, nodes: &'a [NodeStatus]) -> impl Iterator<Item =
             _ => "rows",
         };
         let count = node.rows_late;
-        Some(format!(
-            "{count} {rows} came too late for {name}; --stream {name}.late shows them"
-        ))
+        let kept = plan.streams.contains_key(&format!("{name}.late"));
+        let shown = match kept {
+            true => format!("; --stream {name}.late shows them"),
+            false => String::new(),
+        };
+        Some(format!("{count} {rows} came too late for {name}{shown}"))
     })
 }
 

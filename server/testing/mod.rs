@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use arrow::array::RecordBatch;
 use millstream_engine::pipeline::TestSpec;
 use millstream_engine::plan::Plan;
 use millstream_engine::registry::Registry;
 use millstream_engine::source::Source;
 
-use crate::bounded::Bounded;
+use crate::bounded::{Bounded, Given};
 
 /// How long one test may run. Its rows are in memory and few; only a bug takes longer.
 const TEST_LIMIT: Duration = Duration::from_secs(30);
@@ -28,9 +29,12 @@ const TEST_LIMIT: Duration = Duration::from_secs(30);
 /// Runs one test of a plan; gives a readable difference per stream that is not as expected.
 pub async fn run(plan: &Arc<Plan>, test: &TestSpec, registry: &Registry) -> anyhow::Result<Vec<String>> {
     check_names(plan, test)?;
-    let sources = sources(plan, test)?;
+    let given = Given {
+        sources: sources(plan, test)?,
+        tables: tables(plan, test)?,
+    };
     let streams = test.expect.keys().map(String::as_str);
-    let run = Bounded::start(plan, registry, sources, streams)?;
+    let run = Bounded::start(plan, registry, given, streams)?;
     match tokio::time::timeout(TEST_LIMIT, run.handle.done()).await {
         Ok(ended) => ended?,
         Err(_) => {
@@ -70,4 +74,16 @@ fn sources(plan: &Plan, test: &TestSpec) -> anyhow::Result<BTreeMap<String, Arc<
         sources.insert(node.name.clone(), Arc::new(rows));
     }
     Ok(sources)
+}
+
+/// The rows of every reference table; none where the test gives none, so that no test depends on a file.
+fn tables(plan: &Plan, test: &TestSpec) -> anyhow::Result<BTreeMap<String, Vec<RecordBatch>>> {
+    let mut tables = BTreeMap::new();
+    for node in &plan.tables {
+        let rows = test.table.get(&node.name).map_or(&[][..], Vec::as_slice);
+        let rows = source::decode(node.rows.schema().clone(), rows)
+            .with_context(|| format!("rows of table {}", node.name))?;
+        tables.insert(node.name.clone(), vec![rows]);
+    }
+    Ok(tables)
 }

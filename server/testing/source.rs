@@ -19,7 +19,7 @@ pub struct Rows {
 impl Rows {
     /// Decodes the rows; the first that does not fit the schema is named by its number, from 1.
     pub fn new(schema: SchemaRef, rows: &[BTreeMap<String, toml::Value>]) -> Result<Rows> {
-        let all = decode_rows(schema.clone(), &rows.iter().map(json).collect::<Vec<_>>())?;
+        let all = decode(schema.clone(), rows)?;
         let rows = (0..all.num_rows()).map(|row| all.slice(row, 1)).collect();
         Ok(Rows { schema, rows })
     }
@@ -54,6 +54,11 @@ impl Source for Rows {
     async fn commit(&self, _: &Offsets) -> Result<()> {
         Ok(())
     }
+}
+
+/// The rows of a test as one batch; the first that does not fit the schema is named by its number, from 1.
+pub fn decode(schema: SchemaRef, rows: &[BTreeMap<String, toml::Value>]) -> Result<RecordBatch> {
+    decode_rows(schema, &rows.iter().map(json).collect::<Vec<_>>())
 }
 
 fn json(row: &BTreeMap<String, toml::Value>) -> serde_json::Value {

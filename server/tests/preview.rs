@@ -28,8 +28,10 @@ fn differs(case: &Path) -> Option<String> {
     let text = std::fs::read_to_string(case).expect("a case");
     let parts = parts(&text);
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let shipped = case.with_file_name("ads.toml");
-    std::fs::copy(shipped, dir.path().join("ads.toml")).expect("the pipeline of the cases");
+    for pipeline in ["ads.toml", "prices.toml"] {
+        std::fs::copy(case.with_file_name(pipeline), dir.path().join(pipeline))
+            .expect("a pipeline of the cases");
+    }
     for (heading, text) in &parts {
         if let Some(name) = heading.strip_prefix("file ") {
             std::fs::write(dir.path().join(name), packed(name, text)).expect("a writable directory");

@@ -48,6 +48,15 @@ impl Object {
 
     /// Makes the file the object, by the upload that has begun if it is still of use. Doing it again does no harm.
     pub async fn write(&self, from: &Path, bytes: u64, begun: Option<&Upload>) -> Result<Published> {
+        let done = self.write_once(from, bytes, begun).await?;
+        if begun.is_some() || bytes > SINGLE_PUT_BYTES {
+            // An upload that S3 began without an answer, so that another was begun.
+            self.end_others().await;
+        }
+        Ok(done)
+    }
+
+    async fn write_once(&self, from: &Path, bytes: u64, begun: Option<&Upload>) -> Result<Published> {
         if let Some(upload) = begun {
             match self.finish(from, bytes, upload.clone()).await {
                 Ok(etag) => return self.check(bytes, &etag).await,

@@ -193,6 +193,26 @@ impl Object {
         }
     }
 
+    /// Ends every upload to this object, once it is there.
+    pub async fn end_others(&self) {
+        let list = self.client.list_multipart_uploads().bucket(&self.bucket);
+        let found = match list.prefix(&self.key).send().await {
+            Ok(found) => found,
+            Err(e) => {
+                let error = aws::classify(e, "listing its uploads");
+                tracing::debug!(object = %self, %error, "an unfinished upload may stay behind");
+                return;
+            }
+        };
+        let ours = found
+            .uploads()
+            .iter()
+            .filter(|upload| upload.key() == Some(&self.key));
+        for id in ours.filter_map(|upload| upload.upload_id()) {
+            self.abort(id).await;
+        }
+    }
+
     /// Sends what is full below `end`. What was sent is kept when the rest fails; none when the upload is of no use.
     async fn grow(&self, from: &Path, begun: Option<Upload>, end: u64) -> Option<Upload> {
         let mut upload = match begun {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::{Duration, Instant};
 
 use arrow::datatypes::SchemaRef;
@@ -135,6 +135,8 @@ pub(super) type Table = HashMap<String, Route>;
 pub(super) struct Routes {
     table: RwLock<Arc<Table>>,
     epoch: AtomicUsize,
+    /// Every endpoint that was opened and is still in use: the table forgets one as soon as it begins to close.
+    opened: Mutex<Vec<Weak<Endpoint>>>,
 }
 
 impl Routes {
@@ -145,6 +147,7 @@ impl Routes {
         Routes {
             table: RwLock::new(Arc::new(paths.iter().map(away).collect())),
             epoch: AtomicUsize::new(0),
+            opened: Mutex::default(),
         }
     }
 
@@ -175,6 +178,10 @@ impl Routes {
     /// Opens the path of `endpoint`.
     pub fn open(&self, endpoint: Arc<Endpoint>) -> Result<()> {
         self.claim(&endpoint.options.path, &endpoint.holder)?;
+        let mut opened = self.opened();
+        opened.retain(|endpoint| endpoint.strong_count() > 0);
+        opened.push(Arc::downgrade(&endpoint));
+        drop(opened);
         self.change(|table| {
             table.insert(endpoint.options.path.clone(), Route::Open(endpoint));
         });
@@ -188,13 +195,17 @@ impl Routes {
         endpoint.close_logs();
     }
 
-    /// Closes every path in order.
+    /// Closes every path in order. Also those that are being closed: whoever was at it may have gone in the middle,
+    /// with the lane that it ran on.
     pub async fn close_all(&self) {
-        for route in self.table().values() {
-            if let Route::Open(endpoint) = route {
-                self.close(endpoint).await;
-            }
+        let opened: Vec<_> = self.opened().iter().filter_map(Weak::upgrade).collect();
+        for endpoint in opened {
+            self.close(&endpoint).await;
         }
+    }
+
+    fn opened(&self) -> MutexGuard<'_, Vec<Weak<Endpoint>>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Closes `endpoint` at once, as its source is gone: requests in flight are told to come again, and its

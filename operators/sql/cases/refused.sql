@@ -194,3 +194,44 @@ SELECT «window_start»() AS at, ad_id FROM impressions
 -- case: wrong type
 SELECT sum(ad_id) FROM impressions_by_minute WHERE occurred_at = 5 AND ad_id + INTERVAL '1 day' = 3
 -- says: 
+
+-- case: fetch
+SELECT ad_id, count(*) FROM impressions_by_minute GROUP BY ad_id ORDER BY ad_id «FETCH» FIRST 3 ROWS ONLY
+-- says: FETCH is not supported; write LIMIT
+
+-- case: subquery in an expression
+SELECT CASE WHEN user_id IN (SELECT user_id FROM clicks_by_minute) THEN 1 ELSE 0 END AS clicked FROM impressions_by_minute
+-- says: a subquery stands where it cannot be computed; use it alone in WHERE or HAVING, or join with it
+
+-- case: quoted function
+SELECT count(*) FROM impressions_by_minute WHERE «"random"»() < 0.1
+-- says: random() gives another result each time
+
+-- case: other names of the wall clock
+SELECT «today»() AS at, count(*) FROM impressions_by_minute
+-- says: today() reads the wall clock
+
+-- case: time of day
+SELECT count(*) FROM impressions_by_minute WHERE occurred_at > «current_date»
+-- says: current_date() reads the wall clock
+
+-- case: random in an aggregate
+SELECT ad_id, array_agg(«uuid»()) FROM impressions_by_minute GROUP BY ad_id
+-- says: uuid() gives another result each time
+
+-- case: wall clock in a subquery
+WITH late AS (SELECT ad_id FROM impressions_by_minute WHERE occurred_at < «now»() - INTERVAL '1 hour') SELECT count(*) FROM late
+-- says: now() reads the wall clock
+
+-- case: lateral function of rows
+SELECT i.ad_id, g.value FROM impressions_by_minute i, LATERAL generate_series(1, length(i.user_id)) g
+-- says: 
+
+-- case: two aggregates of one name
+SELECT sum(length(ad_id)), sum(CAST(length(ad_id) AS DOUBLE)) FROM impressions_by_minute
+-- says: have the same name. Consider aliasing
+
+-- case: window start in the order of an aggregate
+SELECT array_agg(ad_id ORDER BY CASE WHEN occurred_at < window_start() THEN 0 ELSE 1 END, ad_id) AS ads
+FROM impressions_by_minute
+-- says: an aggregate cannot be ordered by window_start() or window_end(); order by the columns window_start and window_end

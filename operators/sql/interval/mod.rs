@@ -40,7 +40,7 @@
 //!
 //! # How it fails
 //!
-//! Rows that are kept, or the matches of a single batch, may take no more than 1 GiB; more is a data error
+//! Rows that are kept, or the matches of a single batch, may take no more than the query's `state_limit`; more is a data error
 //! that says what to do.
 
 mod bounds;
@@ -63,6 +63,7 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use millstream_engine::Result;
 use millstream_engine::message::{Batch, Pane};
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::time::Timestamp;
 
 use super::errors::failed;
@@ -161,8 +162,8 @@ impl IntervalJoin {
     }
 
     /// The operator that runs once.
-    pub fn global(self: &Arc<Self>, query: &Arc<str>) -> Box<dyn Operator> {
-        Box::new(Join::new(Arc::clone(query), Arc::clone(self)))
+    pub fn global(self: &Arc<Self>, query: &Arc<str>, limit: Bytes) -> Box<dyn Operator> {
+        Box::new(Join::new(Arc::clone(query), Arc::clone(self), limit))
     }
 
     /// What runs in each partition of a stream, for people.

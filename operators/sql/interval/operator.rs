@@ -20,13 +20,14 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::spill::get_record_batch_memory_size;
 use millstream_engine::message::Batch;
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::state::{Snapshot, SnapshotPart};
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 
 use super::super::errors::failed;
 use super::super::steps::with_schema;
-use super::super::{BUFFERED_BYTES, part_label, part_pane};
+use super::super::{part_label, part_pane};
 use super::state::{Arrived, Kept, Slice};
 use super::{IntervalJoin, Side};
 use crate::window::{WATERMARK, event_times, watermark_of, watermark_rows};
@@ -46,6 +47,8 @@ pub(super) struct Join {
     plan: Arc<IntervalJoin>,
     kept: [Kept; 2],
     watermark: Timestamp,
+    /// The query's `state_limit`.
+    limit: Bytes,
 }
 
 /// A row that arrived and one that is kept, whose keys have one hash and whose times are within the bounds.
@@ -67,13 +70,14 @@ struct Keyed<'a> {
 
 impl Join {
     /// A join with nothing kept.
-    pub fn new(query: Arc<str>, plan: Arc<IntervalJoin>) -> Join {
+    pub fn new(query: Arc<str>, plan: Arc<IntervalJoin>, limit: Bytes) -> Join {
         let kept = [0, 1].map(|side| Kept::new(plan.bounds, side, plan.sides[side].outer));
         Join {
             query,
             plan,
             kept,
             watermark: Timestamp::MIN,
+            limit,
         }
     }
 
@@ -104,7 +108,7 @@ impl Join {
                 }));
                 if pairs.len() >= PAIRS {
                     made += self.make(side, rows, &pairs, matched, out)?;
-                    check_made(&self.query, made)?;
+                    check_made(&self.query, made, self.limit)?;
                     pairs.clear();
                 }
             }
@@ -136,6 +140,9 @@ impl Join {
                 matched[pairs[at].arrived as usize] = true;
                 self.kept[1 - side].found(pairs[at].slice, pairs[at].kept);
             }
+            if meet.true_count() == 0 {
+                continue;
+            }
             if meet.true_count() < pairs.len() {
                 sides = [
                     filter_record_batch(&sides[0], &meet)?,
@@ -166,7 +173,7 @@ impl Join {
         }
         self.kept[side].store(&rows.arrived(matched), &keep)?;
         let bytes = self.kept.iter().map(Kept::bytes).sum();
-        check_kept(&self.query, bytes)
+        check_kept(&self.query, bytes, self.limit)
     }
 
     fn alone(&self, side: usize, rows: RecordBatch, out: &mut Output) -> Result<()> {
@@ -210,10 +217,11 @@ impl Operator for Join {
     }
 
     async fn on_watermark(&mut self, at: Timestamp, out: &mut Output) -> Result<()> {
-        self.watermark = at;
+        // A source that was reset starts anew; what has come out must not come out again.
+        self.watermark = self.watermark.max(at);
         for side in [0, 1] {
             let mut due = Vec::new();
-            let cutoff = self.kept[side].cutoff(at.0);
+            let cutoff = self.kept[side].cutoff(self.watermark.0);
             self.kept[side].pass(cutoff, |slice, rows| {
                 for rows in rows.chunks(PAIRS) {
                     due.push(gather(rows.iter().map(|row| (0, slice, *row)))?);
@@ -355,27 +363,26 @@ fn passes(filter: &JoinFilter, sides: &[RecordBatch; 2]) -> PlanResult<BooleanAr
     Ok(passes.as_boolean().clone())
 }
 
-/// Refuses to keep more rows than [`BUFFERED_BYTES`].
-pub(super) fn check_kept(query: &str, bytes: usize) -> Result<()> {
-    if bytes <= BUFFERED_BYTES {
+/// Refuses to keep more rows than the query's `state_limit`.
+pub(super) fn check_kept(query: &str, bytes: usize, limit: Bytes) -> Result<()> {
+    if bytes as u64 <= limit.0 {
         return Ok(());
     }
     Err(Error::data(format!(
-        "query {query:?} keeps more than {} MiB of rows that wait for their match; select fewer columns, filter \
-         before the join or make its time bound shorter",
-        BUFFERED_BYTES >> 20
+        "query {query:?} keeps more than {limit} of rows that wait for their match, its state_limit; select fewer \
+         columns, filter before the join, make its time bound shorter, or raise `state_limit` in [sql.{query}]"
     )))
 }
 
-/// Refuses to make more pairs at once than [`BUFFERED_BYTES`]: they are all in memory until they have left.
-pub(super) fn check_made(query: &str, bytes: usize) -> Result<()> {
-    if bytes <= BUFFERED_BYTES {
+/// Refuses to make more pairs at once than the query's `state_limit`: they are all in memory until they have
+/// left.
+pub(super) fn check_made(query: &str, bytes: usize, limit: Bytes) -> Result<()> {
+    if bytes as u64 <= limit.0 {
         return Ok(());
     }
     Err(Error::data(format!(
-        "query {query:?} makes more than {} MiB of pairs from one batch of rows, because very many rows have one key; \
-         join on more columns or make the time bound shorter",
-        BUFFERED_BYTES >> 20
+        "query {query:?} makes more than {limit} of pairs from one batch of rows, its state_limit, because very many \
+         rows have one key; join on more columns, make the time bound shorter, or raise `state_limit` in [sql.{query}]"
     )))
 }
 

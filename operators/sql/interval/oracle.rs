@@ -20,6 +20,7 @@ use arrow::util::display::array_value_to_string;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::state::Snapshot;
 use millstream_engine::time::{Timestamp, timestamp_type};
@@ -58,6 +59,7 @@ pub(super) fn plan(query: &str) -> Arc<dyn SqlPlan> {
         name: "case",
         query,
         emit_empty: false,
+        state_limit: Bytes(1 << 30),
         tables: &tables,
     };
     DataFusionPlanner::new()

@@ -6,10 +6,10 @@ use arrow::array::{ArrayRef, AsArray, Float64Array, RecordBatch, StringArray, Ti
 use arrow::util::display::array_value_to_string;
 use millstream_engine::message::{Batch, Pane};
 use millstream_engine::operator::{Operator, Output};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::SqlPlan;
 use millstream_engine::time::Timestamp;
 
-use super::super::BUFFERED_BYTES;
 use super::operator::{check_kept, check_made};
 use super::oracle::{plan, schema, stored};
 
@@ -280,15 +280,16 @@ async fn single_rows_become_few_batches_and_every_pair_is_made() {
 
 #[test]
 fn what_is_kept_and_made_is_limited() {
-    assert!(check_kept("case", BUFFERED_BYTES).is_ok() && check_made("case", BUFFERED_BYTES).is_ok());
-    let refused = check_kept("case", BUFFERED_BYTES + 1)
+    const LIMIT: Bytes = Bytes(1 << 20);
+    assert!(check_kept("case", 1 << 20, LIMIT).is_ok() && check_made("case", 1 << 20, LIMIT).is_ok());
+    let refused = check_kept("case", (1 << 20) + 1, LIMIT)
         .expect_err("too much")
         .to_string();
     assert!(
         refused.contains("\"case\"") && refused.contains("time bound shorter"),
         "{refused}"
     );
-    let refused = check_made("case", BUFFERED_BYTES + 1)
+    let refused = check_made("case", (1 << 20) + 1, LIMIT)
         .expect_err("too much")
         .to_string();
     assert!(

@@ -21,7 +21,7 @@ pub enum Fate {
     Busy,
     /// It is refused with 500.
     Broken,
-    /// Its connection is closed before it reaches the service.
+    /// Its connection is reset before it reaches the service.
     Lost,
     /// It reaches the service, whose answer is withheld.
     Unanswered,
@@ -111,11 +111,15 @@ impl Proxy {
 
 /// One request; the connection ends with it, so that the next one gets its own fate.
 fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std::io::Result<()> {
-    let mut client = BufReader::new(client);
-    let request = read_message(&mut client, true)?;
     if fate != Fate::Good {
         spoilt.fetch_add(1, SeqCst);
     }
+    if fate == Fate::Lost {
+        // What is closed with bytes unread is reset.
+        return client.peek(&mut [0]).map(drop);
+    }
+    let mut client = BufReader::new(client);
+    let request = read_message(&mut client, true)?;
     let refuse =
         |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     match fate {
@@ -125,11 +129,10 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
                 .get_mut()
                 .write_all(refuse("500 Internal Server Error").as_bytes());
         }
-        Fate::Lost => return Ok(()),
         Fate::Slow => pause(SLOW),
         // Until the client closes it.
         Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
-        Fate::Unanswered | Fate::Good => {}
+        Fate::Lost | Fate::Unanswered | Fate::Good => {}
     }
     let mut server = TcpStream::connect(target)?;
     server.write_all(&request)?;

@@ -2,6 +2,7 @@
 //! more than one write, or a client that misbehaves, is a test of its own.
 
 mod client;
+mod stop;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -172,10 +173,14 @@ struct House {
 
 impl House {
     fn new(limits: Limits) -> House {
+        House::expecting(&[], limits)
+    }
+
+    fn expecting(paths: &[&str], limits: Limits) -> House {
         let limits = Limits { lanes: 2, ..limits };
+        let listen = "127.0.0.1:0".parse().expect("an address");
         House {
-            ingest: Ingest::start("127.0.0.1:0".parse().expect("an address"), limits, &["/expected"])
-                .expect("a free port"),
+            ingest: Ingest::start(listen, limits, paths).expect("a free port"),
             dir: tempfile::tempdir().expect("a directory"),
         }
     }
@@ -297,9 +302,6 @@ async fn invalid_rows_say_what_came_from_where_and_why() {
 #[tokio::test]
 async fn a_restart_loses_and_repeats_nothing() {
     let house = House::new(Limits::default());
-    // What will open soon asks for patience, as what comes back does.
-    assert_eq!(house.status(&post("/expected", envelope(0..1))), 503);
-    assert_eq!(house.status(&post(PATH, envelope(0..1))), 404);
     // A run with more lanes has left this one.
     std::fs::create_dir_all(house.dir.path().join("impressions/lane-7")).expect("a directory");
     let (source, stop) = house.open("impressions", impressions_options());
@@ -367,6 +369,18 @@ async fn first_batch(source: &Arc<dyn Source>) -> (PartitionId, millstream_engin
         })
     });
     futures::future::select_all(first).await.0
+}
+
+#[tokio::test]
+async fn a_path_that_will_open_soon_asks_for_patience() {
+    let house = House::expecting(&[PATH], Limits::default());
+    let ready = b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n";
+    assert_eq!(house.status(&post(PATH, envelope(0..1))), 503);
+    assert_eq!(house.status(&post("/other", envelope(0..1))), 404);
+    assert_eq!(house.status(ready), 503);
+    let (_source, _) = house.open("impressions", impressions_options());
+    assert_eq!(house.status(&post(PATH, envelope(0..1))), 200);
+    assert_eq!(house.status(ready), 200);
 }
 
 #[tokio::test]

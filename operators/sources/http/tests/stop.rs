@@ -1,0 +1,34 @@
+//! The end of a process, in orders that a busy machine finds by itself.
+
+use super::*;
+
+/// A pipeline's stop and the server's come together, as SIGTERM brings them, while a batch is on its way to the disk:
+/// the task that closes the source waits for that batch on the first lane, and is gone when that lane has ended.
+#[tokio::test]
+async fn a_source_that_is_being_closed_when_its_lane_ends_is_closed() {
+    let house = House::new(Limits::default());
+    let cx = house.context("impressions", impressions_options());
+    let partition = partition_of(0);
+    let log = LogOptions::new(house.dir.path().join(&partition.0));
+    let log = Log::open(log, cx.schema.clone()).expect("a log");
+    let mut frames = log.read(None);
+    let logs = BTreeMap::from([(partition, log)]);
+    let options = typed(&cx.options).expect("options");
+    let endpoint = Endpoint::new("a test".into(), options, cx.schema.clone(), logs);
+    let endpoint = Arc::new(endpoint);
+    house
+        .ingest
+        .open(endpoint.clone(), cx.stop.clone())
+        .expect("a free path");
+    let on_its_way = endpoint.begin_batch();
+    cx.stop.cancel();
+    endpoint.closed.cancelled().await;
+    let durable = async {
+        // By then the lanes have no reason to stay.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        drop(on_its_way);
+    };
+    futures::join!(house.ingest.shutdown(), durable);
+    let end = tokio::time::timeout(Duration::from_secs(60), frames.next()).await;
+    assert!(end.expect("an end").is_none());
+}
