@@ -29,9 +29,6 @@ use tokio_util::sync::CancellationToken;
 const EVENTS: u64 = 20_000;
 const SEED: u64 = 2_008;
 
-/// Queries that need what is not there yet: they must still be refused, so that this list stays true.
-const NOT_YET: [&str; 2] = ["q11", "q13"];
-
 /// 200 seconds in all, so that windows of ten seconds are many; for queries by day, three of those.
 fn interval(query: &str) -> &'static str {
     match query {
@@ -50,11 +47,6 @@ async fn every_query_gives_what_batch_gives() {
     let mut seen = 0;
     for query in queries() {
         let plan = match plan(&query) {
-            Ok(_) if NOT_YET.contains(&query.as_str()) => {
-                wrong.push(format!("{query} can run now: take it off the list"));
-                continue;
-            }
-            Err(_) if NOT_YET.contains(&query.as_str()) => continue,
             Ok(plan) => plan,
             Err(problems) => {
                 wrong.push(format!("{query}: {problems}"));
@@ -75,7 +67,7 @@ async fn every_query_gives_what_batch_gives() {
         seen += 1;
     }
     assert!(wrong.is_empty(), "seed {SEED}:\n{}", wrong.join("\n"));
-    assert_eq!(seen + NOT_YET.len(), 21, "q0 to q22, without q6 and q10");
+    assert_eq!(seen, 21, "q0 to q22, without q6 and q10");
 }
 
 /// The names of the pipeline files.
