@@ -37,7 +37,7 @@ async fn a_source_that_is_being_closed_when_its_lane_ends_is_closed() {
 #[test]
 fn a_source_that_is_still_to_come_asks_for_patience() {
     let listen = "127.0.0.1:0".parse().expect("an address");
-    let ingest = Ingest::start_for(listen, Limits::default(), [PATH.to_string()]).expect("a free port");
+    let ingest = Ingest::start(listen, Limits::default(), &[PATH]).expect("a free port");
     for (path, status) in [(PATH, 503), ("/nothing", 404)] {
         let mut client = Client::connect(ingest.local_addr());
         client.send(&post(path, envelope(0..1)));
