@@ -41,7 +41,8 @@ use crate::world::{BEGINNING, VirtualTimer, Weather, World};
 /// Schedules of an ordinary run; some 50 ms of a core each in the dev profile.
 const SCHEDULES: u64 = 2_000;
 /// Seeds that once showed a bug; always run. 146: the last barrier overtook the end of a source.
-const REGRESSIONS: &[u64] = &[146];
+/// 865: the first checkpoint landed torn.
+const REGRESSIONS: &[u64] = &[146, 865];
 /// Starts of one schedule, by when the weather has long cleared.
 const MAX_STARTS: u32 = 100;
 
