@@ -23,6 +23,7 @@ use millstream_engine::operator::{Operator, Output};
 use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::time::Timestamp;
+use millstream_engine::window::Window;
 use millstream_operators::sql::DataFusionPlanner;
 
 use window_cases::{CASES, Case};
@@ -208,7 +209,11 @@ struct Chain<'a> {
 
 impl<'a> Chain<'a> {
     fn new(case: &'a Case, plan: &dyn SqlPlan) -> anyhow::Result<Chain<'a>> {
-        let window = || DataFusionPlanner::new().window(&case.window, EVENT_TIME, Duration::ZERO);
+        let planner = DataFusionPlanner::new();
+        let window = || match (case.window)() {
+            Window::Session { gap, .. } => planner.session(&schema(), EVENT_TIME, gap, &[AD_ID]),
+            window => planner.window(&window, EVENT_TIME, Duration::ZERO),
+        };
         let lower = (0..plan.inputs().len()).map(|input| anyhow::Ok((window()?, plan.local(input)?)));
         let position = |(name, _): &(&str, usize)| plan.inputs().iter().position(|input| input == name);
         let inputs: Option<Vec<_>> = case.tables.iter().map(position).collect();
@@ -253,7 +258,11 @@ impl<'a> Chain<'a> {
     async fn advance(&mut self, at: Timestamp) -> anyhow::Result<Vec<RecordBatch>> {
         let (mut partial, mut out) = (Output::default(), Output::default());
         for (window, local) in &mut self.lower {
-            window.on_watermark(at, &mut Output::default()).await?;
+            let mut closed = Output::default();
+            window.on_watermark(at, &mut closed).await?;
+            for batch in closed.main {
+                local.on_batch(0, batch, &mut partial)?;
+            }
             local.watermark_to_end(at, &mut partial).await?;
         }
         for batch in partial.main {
@@ -266,13 +275,15 @@ impl<'a> Chain<'a> {
 
 /// Index of the event-time column.
 const EVENT_TIME: usize = 2;
+/// Index of the column that sessions have for a key.
+const AD_ID: usize = 1;
 
 fn plan(case: &Case) -> anyhow::Result<Arc<dyn SqlPlan>> {
     let table = |(name, _): &(&str, usize)| SqlTable {
         name: (*name).into(),
         schema: schema(),
         event_time: EVENT_TIME,
-        window: Some(case.window.clone()),
+        window: Some((case.window)()),
         lateness: None,
     };
     let tables: Vec<_> = case.tables.iter().map(table).collect();

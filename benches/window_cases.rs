@@ -15,7 +15,7 @@ pub struct Case {
     pub ads: usize,
     /// Event time they are spread over.
     pub seconds: i64,
-    pub window: Window,
+    pub window: fn() -> Window,
     /// Tables, and every how many rows of the first they have one.
     pub tables: &'static [(&'static str, usize)],
     pub windowed: &'static str,
@@ -29,15 +29,27 @@ impl Case {
     }
 }
 
-const MINUTES: Window = Window::Tumbling {
-    size: minutes(1),
-    offset: Duration::ZERO,
-};
-const HOURS_BY_MINUTE: Window = Window::Hopping {
-    size: minutes(60),
-    slide: minutes(1),
-    offset: Duration::ZERO,
-};
+fn by_minute() -> Window {
+    Window::Tumbling {
+        size: minutes(1),
+        offset: Duration::ZERO,
+    }
+}
+
+fn hours_by_minute() -> Window {
+    Window::Hopping {
+        size: minutes(60),
+        slide: minutes(1),
+        offset: Duration::ZERO,
+    }
+}
+
+fn sessions_per_ad() -> Window {
+    Window::Session {
+        gap: Duration::from_secs(20),
+        key: vec!["ad_id".into()],
+    }
+}
 
 const MILLION: usize = 1_000_000;
 const PER_AD: &str = "SELECT ad_id, count(*) AS n FROM w GROUP BY ad_id";
@@ -45,14 +57,14 @@ const PER_AD_BATCH: &str =
     "SELECT date_trunc('minute', occurred_at) AS at, ad_id, count(*) AS n FROM w GROUP BY 1, 2";
 const ONE: &[(&str, usize)] = &[("w", 1)];
 
-/// In the order of the table. Session windows and the queries of Nexmark go here, each with its batch form.
-pub const CASES: [Case; 6] = [
+/// In the order of the table. The queries of Nexmark go here, too, each with its batch form.
+pub const CASES: [Case; 7] = [
     Case {
         name: "count per minute",
         rows: MILLION,
         ads: 1_000,
         seconds: 300,
-        window: MINUTES,
+        window: by_minute,
         tables: ONE,
         windowed: "SELECT window_start() AS at, count(*) AS n FROM w",
         batch: "SELECT date_trunc('minute', occurred_at) AS at, count(*) AS n FROM w GROUP BY 1",
@@ -62,7 +74,7 @@ pub const CASES: [Case; 6] = [
         rows: MILLION,
         ads: 1_000,
         seconds: 300,
-        window: MINUTES,
+        window: by_minute,
         tables: &[("impressions", 1), ("clicks", 3)],
         windowed: "SELECT window_start() AS at, i.n AS n, c.n AS clicks, c.n / CAST(i.n AS DOUBLE) AS clickthrough
             FROM (SELECT count(*) AS n FROM impressions) i CROSS JOIN (SELECT count(*) AS n FROM clicks) c",
@@ -75,7 +87,7 @@ pub const CASES: [Case; 6] = [
         rows: MILLION,
         ads: 1_000,
         seconds: 300,
-        window: MINUTES,
+        window: by_minute,
         tables: ONE,
         windowed: PER_AD,
         batch: PER_AD_BATCH,
@@ -85,7 +97,7 @@ pub const CASES: [Case; 6] = [
         rows: MILLION,
         ads: MILLION,
         seconds: 300,
-        window: MINUTES,
+        window: by_minute,
         tables: ONE,
         windowed: PER_AD,
         batch: PER_AD_BATCH,
@@ -95,7 +107,7 @@ pub const CASES: [Case; 6] = [
         rows: MILLION,
         ads: MILLION,
         seconds: 300,
-        window: MINUTES,
+        window: by_minute,
         tables: ONE,
         windowed: "SELECT window_start() AS at, count(DISTINCT ad_id) AS n FROM w",
         batch: "SELECT date_trunc('minute', occurred_at) AS at, count(DISTINCT ad_id) AS n FROM w GROUP BY 1",
@@ -106,7 +118,7 @@ pub const CASES: [Case; 6] = [
         rows: 2 * MILLION,
         ads: 16,
         seconds: 7_200,
-        window: HOURS_BY_MINUTE,
+        window: hours_by_minute,
         tables: ONE,
         windowed: "SELECT window_start() AS at, ad_id, count(*) AS n FROM w GROUP BY ad_id",
         batch: "WITH by_minute AS (
@@ -116,5 +128,23 @@ pub const CASES: [Case; 6] = [
                 FROM (SELECT minute, ad_id, n, unnest(range(0, 60)) AS back FROM by_minute)
             )
             SELECT at, ad_id, CAST(sum(n) AS BIGINT) AS n FROM by_window GROUP BY 1, 2",
+    },
+    Case {
+        name: "count per session of an ad, gap 20 s, 100,000 ads",
+        rows: MILLION,
+        ads: 100_000,
+        seconds: 300,
+        window: sessions_per_ad,
+        tables: ONE,
+        windowed: "SELECT ad_id, window_start AS at, count(*) AS n FROM w GROUP BY ad_id, window_start",
+        batch: "WITH firsts AS (
+                SELECT ad_id, occurred_at, CASE WHEN occurred_at - lag(occurred_at) OVER per_ad < INTERVAL '20 seconds'
+                    THEN 0 ELSE 1 END AS first
+                FROM w WINDOW per_ad AS (PARTITION BY ad_id ORDER BY occurred_at)
+            ), numbered AS (
+                SELECT ad_id, occurred_at, sum(first) OVER (PARTITION BY ad_id ORDER BY occurred_at) AS session
+                FROM firsts
+            )
+            SELECT ad_id, min(occurred_at) AS at, count(*) AS n FROM numbered GROUP BY ad_id, session",
     },
 ];
