@@ -9,7 +9,7 @@
 //! ```
 //!
 //! - `check.rs`: refuses what cannot run, in the query's words and places (`errors.rs`).
-//! - `plan.rs`: the DataFusion session and [`SqlPlan`](millstream_engine::sql::SqlPlan).
+//! - `plan.rs`: [`SqlPlan`](millstream_engine::sql::SqlPlan); `planning.rs` is the DataFusion session, `lines.rs` shows plans.
 //! - `split.rs`: cuts the physical plan at its partial aggregates; `steps.rs`, `accumulate.rs` and `deltas.rs` are
 //!   what is below the cut, `tables.rs` the leaves on both sides of it.
 //! - `interval/`: joins of two streams without windows.
@@ -33,10 +33,12 @@ mod interval;
 mod kept;
 #[cfg(test)]
 mod late;
+mod lines;
 mod local;
 #[cfg(test)]
 mod oracle;
 mod plan;
+mod planning;
 #[cfg(test)]
 mod references;
 #[cfg(test)]

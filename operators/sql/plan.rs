@@ -10,12 +10,8 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
-use datafusion::execution::context::SessionContext;
-use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
+use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
-use datafusion::physical_plan::{ExecutionPlan, displayable};
-use datafusion::prelude::SessionConfig;
 use millstream_engine::operator::Operator;
 use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlError, SqlExplain, SqlPlan, SqlPlanner, SqlRequest, SqlTable};
@@ -28,28 +24,20 @@ use super::check::{Checked, check, reads, row_by_row};
 use super::enrich::{Enrich, Enrichment, passed_column};
 use super::errors::Text;
 use super::event_time::window_start_column;
-use super::functions::{FiringWindow, scalar_functions, window_functions};
+use super::functions::FiringWindow;
 use super::global::UpperHalf;
 use super::interval::{self, IntervalJoin};
 use super::kept::StateLimit;
+use super::lines::{indented, plan_lines, session_lines, slot_lines};
 use super::local::{LowerHalf, Stateless};
+use super::planning::session;
 use super::revisions::with_revision;
 use super::session::{Batched, SessionHalf, batched};
-use super::split::{Bounds, Reduce, Slot, Split, split};
+use super::split::{Bounds, Split, split};
 use super::steps::{ScanColumn, Steps};
-use super::tables::{PlanningTable, References};
+use super::tables::References;
 use crate::dedup::dedup_operator;
 use crate::window::{Panes, session_operator, updating_window_operator};
-
-/// Rules of DataFusion's physical optimizer that we plan without. The first fuses a partial aggregate with
-/// its final one, which is the seam we cut at. The next two put row limits into aggregates, which a partial
-/// aggregate over one task's share of the rows cannot honour. The last answers from table statistics.
-pub(super) const RULES_LEFT_OUT: [&str; 4] = [
-    "CombinePartialFinalAggregate",
-    "LimitedDistinctAggregation",
-    "LimitAggregation",
-    "aggregate_statistics",
-];
 
 /// Plans queries with DataFusion.
 #[derive(Clone, Debug, Default)]
@@ -544,85 +532,4 @@ fn slices(window: &Window) -> Window {
         },
         other => other.clone(),
     }
-}
-
-fn slot_lines(number: usize, slot: &Slot) -> Vec<String> {
-    let reduce = match &slot.reduce {
-        Reduce::Aggregate(aggregate) => aggregate.line(),
-        Reduce::Keep => "Keep rows".to_owned(),
-    };
-    let mut lines = vec![format!("{reduce}, slot={number}")];
-    lines.extend(slot.steps.lines());
-    indented(lines)
-}
-
-fn session_lines(batched: Option<&Arc<dyn ExecutionPlan>>, upper: &Arc<dyn ExecutionPlan>) -> Vec<String> {
-    let (how, plan) = match batched {
-        Some(plan) => ("for all sessions that close, together:", plan),
-        None => ("for each session that closes:", upper),
-    };
-    let lines = plan_lines(plan).into_iter().map(|line| format!("  {line}"));
-    std::iter::once(how.to_owned()).chain(lines).collect()
-}
-
-fn indented(lines: Vec<String>) -> Vec<String> {
-    lines
-        .into_iter()
-        .enumerate()
-        .map(|(depth, line)| format!("{}{line}", "  ".repeat(depth)))
-        .collect()
-}
-
-fn plan_lines(plan: &Arc<dyn ExecutionPlan>) -> Vec<String> {
-    displayable(plan.as_ref())
-        .indent(false)
-        .to_string()
-        .lines()
-        .map(str::to_owned)
-        .collect()
-}
-
-/// A session that knows the tables and plans the way `split` needs it.
-fn session(
-    tables: &[SqlTable],
-    references: &[ReferenceTable],
-    window: &Arc<FiringWindow>,
-) -> Result<SessionState, DataFusionError> {
-    let rules = PhysicalOptimizer::new().rules;
-    let rules = rules
-        .into_iter()
-        .filter(|rule| !RULES_LEFT_OUT.contains(&rule.name()))
-        .collect();
-    let state = SessionStateBuilder::new()
-        .with_config(session_config())
-        .with_default_features()
-        .with_physical_optimizer_rules(rules)
-        .build();
-    let context = SessionContext::new_with_state(state);
-    for function in window_functions(window).into_iter().chain(scalar_functions()) {
-        context.register_udf(function);
-    }
-    let schema = context.catalog("datafusion").and_then(|c| c.schema("public"));
-    let schema = schema.ok_or_else(|| DataFusionError::Internal("a session has no schema".to_owned()))?;
-    for table in tables {
-        schema.register_table(table.name.clone(), Arc::new(PlanningTable::new(table)))?;
-    }
-    for table in references {
-        schema.register_table(table.name.clone(), Arc::new(PlanningTable::reference(table)))?;
-    }
-    Ok(context.state())
-}
-
-fn session_config() -> SessionConfig {
-    let mut config = SessionConfig::new().with_target_partitions(1);
-    let options = config.options_mut();
-    options.sql_parser.collect_spans = true;
-    // A plan runs many times, a filter that learnt from one window's rows must not meet the next one's.
-    options.optimizer.enable_dynamic_filter_pushdown = false;
-    options.optimizer.enable_join_dynamic_filter_pushdown = false;
-    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
-    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    // Subqueries become joins: as expressions they would end up in the steps of a lower half.
-    options.optimizer.enable_physical_uncorrelated_scalar_subquery = false;
-    config
 }

@@ -15,7 +15,7 @@ use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
 use millstream_engine::time::{Timestamp, timestamp_type};
 use millstream_engine::window::Window;
 
-use super::plan::RULES_LEFT_OUT;
+use super::planning::RULES_LEFT_OUT;
 use super::{CONSECUTIVE_EMPTY_WINDOWS, DataFusionPlanner};
 
 const CLICKTHROUGH: &str = "
