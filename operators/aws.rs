@@ -109,6 +109,26 @@ pub async fn cloudwatch(options: &AwsOptions) -> Result<aws_sdk_cloudwatch::Clie
     Ok(aws_sdk_cloudwatch::Client::from_conf(config.build()))
 }
 
+/// A Kinesis client.
+pub async fn kinesis(options: &AwsOptions) -> Result<aws_sdk_kinesis::Client> {
+    let config = config_for(options).await?;
+    let mut config = aws_sdk_kinesis::config::Builder::from(&config);
+    if let Some(endpoint) = &options.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    Ok(aws_sdk_kinesis::Client::from_conf(config.build()))
+}
+
+/// A Firehose client.
+pub async fn firehose(options: &AwsOptions) -> Result<aws_sdk_firehose::Client> {
+    let config = config_for(options).await?;
+    let mut config = aws_sdk_firehose::config::Builder::from(&config);
+    if let Some(endpoint) = &options.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    Ok(aws_sdk_firehose::Client::from_conf(config.build()))
+}
+
 fn timeouts(attempt: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
@@ -117,11 +137,13 @@ fn timeouts(attempt: Duration) -> TimeoutConfig {
 }
 
 /// Passing troubles that services report with a status below 500.
-const RETRY: [&str; 16] = [
+const RETRY: [&str; 19] = [
     "BandwidthLimitExceeded",
     "InternalFailure",
     "InternalServiceError",
     "InternalServiceFault",
+    "KMSThrottlingException",
+    "LimitExceededException",
     // The upload was ended by somebody; the whole file is sent again.
     "NoSuchUpload",
     "OperationAborted",
@@ -131,6 +153,7 @@ const RETRY: [&str; 16] = [
     "RequestTimeout",
     "RequestTimeoutException",
     "ServiceUnavailable",
+    "ServiceUnavailableException",
     "SlowDown",
     "Throttling",
     "ThrottlingException",
