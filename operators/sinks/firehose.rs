@@ -75,7 +75,12 @@ impl SinkConnector for FirehoseConnector {
             client,
             stream: typed.delivery_stream,
         };
-        Ok(Box::new(StreamSink::new(cx, service, None, typed.rows_per_record)))
+        Ok(Box::new(StreamSink::new(
+            cx,
+            service,
+            None,
+            typed.rows_per_record,
+        )))
     }
 }
 
@@ -107,8 +112,12 @@ impl Service for Firehose {
             .delivery_stream_name(&self.stream)
             .set_records(Some(records.collect::<Result<_>>()?));
         let answer = request.send().await;
-        let answer = answer.map_err(|e| aws::classify(e, format!("putting records into {}", self.place())))?;
-        let refused = answer.request_responses.into_iter().map(|record| record.error_code);
+        let answer =
+            answer.map_err(|e| aws::classify(e, format!("putting records into {}", self.place())))?;
+        let refused = answer
+            .request_responses
+            .into_iter()
+            .map(|record| record.error_code);
         Ok(refused.collect())
     }
 }

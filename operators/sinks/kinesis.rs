@@ -123,7 +123,8 @@ impl Service for Kinesis {
             false => request.stream_name(&self.stream),
         };
         let answer = request.send().await;
-        let answer = answer.map_err(|e| aws::classify(e, format!("putting records into {}", self.place())))?;
+        let answer =
+            answer.map_err(|e| aws::classify(e, format!("putting records into {}", self.place())))?;
         let refused = answer.records.into_iter().map(|record| record.error_code);
         Ok(refused.collect())
     }

@@ -115,7 +115,9 @@ impl<S: Service> StreamSink<S> {
     fn queue(&mut self, rows: &RecordBatch) -> Result<()> {
         let keys = self.key.map(|column| cast(rows.column(column), &DataType::Utf8));
         let keys = keys.transpose()?;
-        let keys = keys.as_ref().and_then(|k| k.as_any().downcast_ref::<StringArray>());
+        let keys = keys
+            .as_ref()
+            .and_then(|k| k.as_any().downcast_ref::<StringArray>());
         let mut text = Vec::new();
         write_ndjson(rows, &mut text)?;
         let text = Bytes::from(text);
@@ -134,7 +136,10 @@ impl<S: Service> StreamSink<S> {
     fn reject(&mut self, row: &Bytes, most: usize) {
         self.cx.counters.add("rows_rejected", 1);
         let origin = format!("stream {} of pipeline {}", self.cx.input, self.cx.pipeline);
-        let reason = format!("too_large: the row has {} bytes, a record takes {most}", row.len());
+        let reason = format!(
+            "too_large: the row has {} bytes, a record takes {most}",
+            row.len()
+        );
         self.rejected.push(Timestamp::now(), &origin, &reason, row);
     }
 }
@@ -217,8 +222,7 @@ impl<S: Service> Puts<S> {
         match all {
             true => self.queue.rows() > 0 || !self.in_flight.is_empty(),
             false => {
-                self.queue.rows() > self.most_rows
-                    || self.queue.bytes() > WAITING_PUTS * S::LIMITS.put_bytes
+                self.queue.rows() > self.most_rows || self.queue.bytes() > WAITING_PUTS * S::LIMITS.put_bytes
             }
         }
     }
@@ -250,12 +254,16 @@ impl<S: Service> Puts<S> {
                 let Some(why) = refused.into_iter().flatten().next() else {
                     return Ok(());
                 };
-                Error::retry(format!("{place}: {count} of {records} records were refused: {why}"))
+                Error::retry(format!(
+                    "{place}: {count} of {records} records were refused: {why}"
+                ))
             }
             Ok(of) => {
                 self.queue.settle(put, |_| true);
                 let of = of.len();
-                Error::retry(format!("{place}: the answer to a put of {records} records is about {of}"))
+                Error::retry(format!(
+                    "{place}: the answer to a put of {records} records is about {of}"
+                ))
             }
             Err(e) => {
                 self.queue.settle(put, |_| true);

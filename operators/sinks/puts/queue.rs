@@ -233,7 +233,11 @@ mod tests {
     /// A put as `key:row,row key:row`.
     fn show(put: &Put) -> String {
         let record = |record: &Record| {
-            let rows: Vec<_> = record.rows.iter().map(|row| String::from_utf8_lossy(row)).collect();
+            let rows: Vec<_> = record
+                .rows
+                .iter()
+                .map(|row| String::from_utf8_lossy(row))
+                .collect();
             format!("{}:{}", record.key.as_deref().unwrap_or_default(), rows.join(","))
         };
         put.iter().map(record).collect::<Vec<_>>().join(" ")
@@ -256,7 +260,12 @@ mod tests {
         for (limits, rows_per_record, rows, expect) in [
             // By number, and by bytes.
             (SMALL, 1, ":a :b :c :d", ":a :b :c | :d"),
-            (SMALL, 1, ":aaaaaaaaaa :bbbbbbbbbb :c", ":aaaaaaaaaa :bbbbbbbbbb | :c"),
+            (
+                SMALL,
+                1,
+                ":aaaaaaaaaa :bbbbbbbbbb :c",
+                ":aaaaaaaaaa :bbbbbbbbbb | :c",
+            ),
             (SMALL, 1, ":aaaaaaaaaa :bbbbbbbbb :c", ":aaaaaaaaaa :bbbbbbbbb :c"),
             // What no record holds is not taken.
             (SMALL, 1, ":aaaaaaaaaaa :b", ":b"),
@@ -264,7 +273,12 @@ mod tests {
             (SMALL, 1, "kk:aaaaaaaaa kk:bbbbbbbb", "kk:bbbbbbbb"),
             (KEYS_MADE, 1, ":aaaaaaa :bbbbbb", ":bbbbbb"),
             // Keys count.
-            (SMALL, 1, "kkk:aaaaaaa lll:bbbbbbb m:c", "kkk:aaaaaaa lll:bbbbbbb | m:c"),
+            (
+                SMALL,
+                1,
+                "kkk:aaaaaaa lll:bbbbbbb m:c",
+                "kkk:aaaaaaa lll:bbbbbbb | m:c",
+            ),
             (KEYS_MADE, 1, ":aaaaaa :bbbbbb :c", ":aaaaaa :bbbbbb | :c"),
             // One record of a key in a put, in order.
             (SMALL, 1, "k:a k:b l:c k:d", "k:a l:c | k:b | k:d"),
@@ -289,7 +303,11 @@ mod tests {
                 queue.settle(put, |_| false);
             }
             assert_eq!(puts.join(" | "), expect, "{rows}");
-            assert_eq!((queue.rows(), queue.bytes(), queue.keyed.len()), (0, 0, 0), "{rows}");
+            assert_eq!(
+                (queue.rows(), queue.bytes(), queue.keyed.len()),
+                (0, 0, 0),
+                "{rows}"
+            );
         }
     }
 
