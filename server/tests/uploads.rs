@@ -50,7 +50,10 @@ fn large_files_are_sent_while_they_grow_and_survive_kills() {
             load.stop();
         } else {
             load.stop();
-            assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
+            // With a store this bad it may not drain in time; it says so, and the next start makes it good.
+            let code = it.terminate();
+            let log = log(dir.path());
+            assert!(code == 0 || log.contains("not drained within"), "{log}");
         }
     }
     // To end an upload may fail on the way, too; what is left over then is ended by the next start.
