@@ -33,11 +33,6 @@ pub(in crate::sinks) struct Record {
 }
 
 impl Record {
-    /// Its rows.
-    pub fn rows(&self) -> &[Bytes] {
-        &self.rows
-    }
-
     /// Its payload.
     pub fn data(&self, limits: &Limits) -> Vec<u8> {
         let mut data = Vec::with_capacity(self.rows.iter().map(|row| row.len() + 1).sum());

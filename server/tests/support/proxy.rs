@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use super::pause;
+use super::{partly, pause};
 
 /// How long a slow answer is held up.
 const SLOW: Duration = Duration::from_millis(1_500);
@@ -27,6 +27,10 @@ pub enum Fate {
     Unanswered,
     /// It gets its answer late.
     Slow,
+    /// It is refused as going over a stream's throughput.
+    Throttled,
+    /// Of a put into a stream some records are refused, the others reach the service.
+    Partly,
     /// It gets no answer, and its connection stays open, for longer than anybody waits.
     Silent,
 }
@@ -41,6 +45,23 @@ pub const ANY: &[Fate] = &[
     Fate::Good,
     Fate::Good,
     Fate::Good,
+];
+
+/// What can go wrong with puts into a stream.
+pub const PUTS: &[Fate] = &[
+    Fate::Partly,
+    Fate::Good,
+    Fate::Throttled,
+    Fate::Partly,
+    Fate::Busy,
+    Fate::Good,
+    Fate::Partly,
+    Fate::Lost,
+    Fate::Unanswered,
+    Fate::Partly,
+    Fate::Broken,
+    Fate::Good,
+    Fate::Slow,
 ];
 
 /// As [`ANY`], and now and then a request that is forgotten. Each of those costs the client its timeout.
@@ -129,18 +150,27 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
                 .get_mut()
                 .write_all(refuse("500 Internal Server Error").as_bytes());
         }
+        Fate::Throttled => return client.get_mut().write_all(partly::throttled().as_bytes()),
+        Fate::Partly => {
+            let forward = |request: &[u8]| exchange(target, request);
+            return client.get_mut().write_all(&partly::put(&request, forward)?);
+        }
         Fate::Slow => pause(SLOW),
         // Until the client closes it.
         Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
         Fate::Lost | Fate::Unanswered | Fate::Good => {}
     }
-    let mut server = TcpStream::connect(target)?;
-    server.write_all(&request)?;
-    let answer = read_message(&mut BufReader::new(server), false)?;
+    let answer = exchange(target, &request)?;
     match fate {
         Fate::Unanswered => Ok(()),
         _ => client.get_mut().write_all(&answer),
     }
+}
+
+fn exchange(target: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut server = TcpStream::connect(target)?;
+    server.write_all(request)?;
+    read_message(&mut BufReader::new(server), false)
 }
 
 /// Head and body, the head asking to close the connection afterwards.
