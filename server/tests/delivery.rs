@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::proxy::{self, Proxy};
+use support::proxy::{Fate, Proxy};
 use support::{Aws, Launch, Millstream, free_port, log, pause, post, python_json, root};
 
 const CLIENTS: usize = 8;
@@ -43,19 +43,42 @@ delivery_stream = "both"
 rows_per_record = 50
 "#;
 
+/// Enough to meet every fate, and not to take long.
+const FATES: &[Fate] = &[
+    Fate::Partly,
+    Fate::Good,
+    Fate::Good,
+    Fate::Throttled,
+    Fate::Good,
+    Fate::Unanswered,
+    Fate::Good,
+    Fate::Partly,
+    Fate::Good,
+    Fate::Good,
+    Fate::Busy,
+    Fate::Good,
+    Fate::Lost,
+    Fate::Good,
+    Fate::Broken,
+    Fate::Good,
+    Fate::Good,
+    Fate::Slow,
+    Fate::Good,
+];
+
 #[test]
 fn every_answered_row_is_in_the_streams_and_in_order() {
     let aws = Aws::start();
     python_json("streams.py", &["create", "both", "3"], &aws.env);
     python_json("streams.py", &["deliver", "both", "landed"], &aws.env);
-    let proxy = Proxy::start(&aws.endpoint, proxy::PUTS);
+    let proxy = Proxy::start(&aws.endpoint, FATES);
     let dir = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(dir.path().join("both.toml"), BOTH).expect("a writable directory");
     let it = Millstream::start(&launch(dir.path(), "both.toml", &aws, &proxy));
     let clients = Clients::start(&it.ingest);
-    it.wait_for("enough to go wrong", || proxy.spoilt() > 60);
+    it.wait_for("enough to go wrong", || proxy.spoilt() > 40);
     let acked = clients.stop();
-    let again = &it.node("both", "sink.stream")["counters"]["records_put_again"];
+    let again = &it.node("both", "sink.stream")["counts"]["records_put_again"];
     assert!(again.as_u64() > Some(0), "{again}");
     assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
     check_stream(&acked, "both", &aws);
@@ -68,7 +91,7 @@ fn every_answered_row_is_in_the_streams_and_in_order() {
 fn an_answered_row_survives_the_loss_of_its_machine() {
     let aws = Aws::start();
     python_json("streams.py", &["create", "beacons", "2"], &aws.env);
-    let proxy = Proxy::start(&aws.endpoint, proxy::PUTS);
+    let proxy = Proxy::start(&aws.endpoint, FATES);
     let dir = tempfile::tempdir().expect("a temporary directory");
     let pipeline = root().join("pipelines/collector.toml").display().to_string();
     let launch = launch(dir.path(), &pipeline, &aws, &proxy);

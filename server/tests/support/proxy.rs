@@ -47,23 +47,6 @@ pub const ANY: &[Fate] = &[
     Fate::Good,
 ];
 
-/// What can go wrong with puts into a stream.
-pub const PUTS: &[Fate] = &[
-    Fate::Partly,
-    Fate::Good,
-    Fate::Throttled,
-    Fate::Partly,
-    Fate::Busy,
-    Fate::Good,
-    Fate::Partly,
-    Fate::Lost,
-    Fate::Unanswered,
-    Fate::Partly,
-    Fate::Broken,
-    Fate::Good,
-    Fate::Slow,
-];
-
 /// As [`ANY`], and now and then a request that is forgotten. Each of those costs the client its timeout.
 pub const ANY_AND_SILENCE: &[Fate] = &[
     Fate::Busy,
