@@ -237,7 +237,7 @@ pub struct SinkSpec {
     /// The kind of sink, such as `console`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The stream it takes.
+    /// The stream it takes; also `<sink>.rejected`, the rows that another sink refuses.
     pub input: String,
     /// The keys of the connector.
     #[serde(flatten)]

@@ -361,7 +361,7 @@ fn has_column(cx: &SinkContext, name: &str) -> Result<()> {
 }
 
 macro_rules! sink {
-    ($connector:ty, $name:literal, $options:ty, $revisions:literal, $check:expr) => {
+    ($connector:ty, $name:literal, $options:ty, $revisions:literal, $rejects:literal, $check:expr) => {
         #[async_trait]
         impl SinkConnector for $connector {
             fn name(&self) -> &'static str {
@@ -377,6 +377,9 @@ macro_rules! sink {
             fn takes_revisions(&self) -> bool {
                 $revisions
             }
+            fn rejects(&self) -> bool {
+                $rejects
+            }
             async fn open(&self, _: SinkContext) -> Result<Box<dyn Sink>> {
                 Err(Error::bug("not in this test"))
             }
@@ -384,13 +387,21 @@ macro_rules! sink {
     };
 }
 
-sink!(Console, "console", console::ConsoleOptions, true, |_, _| Ok(()));
-sink!(Parquet, "parquet", ParquetOptions, false, |_, _| Ok(()));
+sink!(
+    Console,
+    "console",
+    console::ConsoleOptions,
+    true,
+    false,
+    |_, _| Ok(())
+);
+sink!(Parquet, "parquet", ParquetOptions, false, false, |_, _| Ok(()));
 sink!(
     CloudWatch,
     "cloudwatch",
     CloudWatchOptions,
     false,
+    true,
     |cx, options| {
         has_column(cx, &options.timestamp)?;
         options.metrics.iter().try_for_each(|m| has_column(cx, &m.value))

@@ -18,6 +18,7 @@ pub mod console;
 mod disk;
 pub mod http;
 pub mod parquet;
+mod rejected;
 
 /// Every timestamp is UTC, so its JSON form says so; the Arrow type carries no zone.
 const JSON_TIMESTAMP: &str = "%Y-%m-%dT%H:%M:%S%.fZ";
