@@ -234,6 +234,8 @@ enum Ack {
     Durable,
     /// At once.
     Memory,
+    /// When the sinks have them.
+    Delivered,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -249,6 +251,9 @@ impl SourceConnector for Http {
     }
     fn options(&self) -> schemars::Schema {
         schemars::schema_for!(HttpOptions)
+    }
+    fn awaits_delivery(&self, options: &Value) -> Option<Duration> {
+        (options["ack"] == "delivered").then_some(Duration::from_secs(10))
     }
     fn open(&self, _: SourceContext) -> Result<Arc<dyn Source>> {
         Err(Error::bug("not in this test"))
