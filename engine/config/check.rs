@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::columns;
 use super::diagnostic::{At, Problems, did_you_mean};
 use super::tree::{Entry, Node};
-use super::{checkpoint, dedups, queries, revisions, tables, windows};
+use super::{checkpoint, dedups, queries, rejected, revisions, tables, windows};
 use crate::metrics::Counters;
 use crate::pipeline::{SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
@@ -63,7 +63,7 @@ pub(super) struct Names {
     pub windows: BTreeSet<String>,
     pub queries: BTreeSet<String>,
     pub tables: BTreeSet<String>,
-    /// Sources, dedups, queries, `<source>.invalid`, `<window>.late`.
+    /// Sources, dedups, queries, `<source>.invalid`, `<window>.late`, `<sink>.rejected`.
     pub streams: BTreeSet<String>,
     /// Windows that drop their late rows.
     pub dropping: BTreeSet<String>,
@@ -176,6 +176,7 @@ impl<'a> Checker<'a> {
                 self.names.add(kind, &entry.key);
             }
         }
+        rejected::names(self);
     }
 
     fn sources(&mut self) {
@@ -329,6 +330,7 @@ impl<'a> Checker<'a> {
     }
 
     fn sinks(&mut self) {
+        rejected::streams(self);
         for Section { name, node, spec } in self.sections::<SinkSpec>("sink") {
             let known = self.input(node, &spec.input);
             let sink = SinkNode {
@@ -343,6 +345,7 @@ impl<'a> Checker<'a> {
             }
             self.plan.sinks.push(sink);
         }
+        rejected::circles(self);
     }
 
     /// Whether a sink's input is a stream; if not, reports what it should be.
@@ -376,6 +379,9 @@ impl<'a> Checker<'a> {
             let message = format!("there is no stream `{typed}`: the window drops its late rows");
             let help = format!("write `late = \"side\"` in [window.{window}]");
             self.problems.help(at, message, help);
+            return;
+        }
+        if rejected::refuses_nothing(self, at, typed) {
             return;
         }
         let known = self.names.streams.iter().map(String::as_str);
@@ -423,6 +429,7 @@ impl<'a> Checker<'a> {
             tables::check_test(self, test);
             for expect in test.get("expect").map_or(&[][..], |e| e.node.entries()) {
                 match self.names.streams.contains(&expect.key) {
+                    true if rejected::of_a_test(self, expect) => {}
                     true => self.rows(expect),
                     false => self.no_stream(&expect.key_at, &expect.key),
                 }

@@ -17,6 +17,7 @@ pub(crate) mod columns;
 mod dedups;
 mod diagnostic;
 mod queries;
+mod rejected;
 mod revisions;
 mod schema;
 mod shape;

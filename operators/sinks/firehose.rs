@@ -13,7 +13,7 @@ use millstream_engine::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::puts::{Limits, Put, Record, Service, StreamSink, check_rows_per_record, one};
+use super::puts::{Limits, Put, Queueing, Record, Service, StreamSink, check_rows_per_record, one};
 use crate::aws::{self, AwsOptions};
 
 /// `type = "firehose"`.
@@ -21,7 +21,6 @@ pub struct FirehoseConnector;
 
 /// The keys of a `firehose` sink.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct FirehoseOptions {
     /// Name of the delivery stream.
     #[schemars(length(min = 1))]
@@ -31,12 +30,9 @@ pub struct FirehoseOptions {
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 10_000))]
     pub rows_per_record: usize,
-    /// AWS region; absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of a service that stands in for Firehose; absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// Where its requests go.
+    #[serde(flatten)]
+    pub aws: AwsOptions,
 }
 
 #[async_trait]
@@ -55,7 +51,13 @@ impl SinkConnector for FirehoseConnector {
 
     fn check(&self, cx: &SinkContext) -> Result<()> {
         let typed: FirehoseOptions = options(&cx.options)?;
+        typed.aws.check()?;
         check_rows_per_record(typed.rows_per_record)
+    }
+
+    /// Those that no record holds.
+    fn rejects(&self) -> bool {
+        true
     }
 
     /// Whoever reads the files sees the rows' `revision`.
@@ -66,21 +68,16 @@ impl SinkConnector for FirehoseConnector {
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         self.check(&cx)?;
         let typed: FirehoseOptions = options(&cx.options)?;
-        let client = aws::firehose(&AwsOptions {
-            region: typed.region,
-            endpoint: typed.endpoint,
-        })
-        .await?;
+        let client = aws::firehose(&typed.aws).await?;
         let service = Firehose {
             client,
             stream: typed.delivery_stream,
         };
-        Ok(Box::new(StreamSink::new(
-            cx,
-            service,
-            None,
-            typed.rows_per_record,
-        )))
+        let queueing = Queueing {
+            rows_per_record: typed.rows_per_record,
+            ordered: false,
+        };
+        Ok(Box::new(StreamSink::new(&cx, service, None, queueing)))
     }
 }
 

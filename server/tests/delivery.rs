@@ -22,14 +22,13 @@ const CLIENTS: usize = 8;
 /// Rows of a body, all of one key, so that each takes a put of its own.
 const ROWS: i64 = 6;
 
-/// Both sinks behind one source that is acked from its disk.
+/// Both sinks behind one source.
 const BOTH: &str = r#"
 name = "both"
-[checkpoint]
-interval = "500ms"
 [source.beacons]
 type = "http"
 path = "/beacons"
+ack = "delivered"
 columns = { beacon_id = "string not null", visitor = "string", page = "string" }
 [sink.stream]
 type = "kinesis"

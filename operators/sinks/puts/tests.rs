@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
-use arrow::array::{Int64Array, StringArray};
+use arrow::array::{AsArray, Int64Array, StringArray};
 use arrow::datatypes::Schema;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -110,7 +110,11 @@ fn rows(numbers: std::ops::Range<i64>, dice: &mut StdRng) -> RecordBatch {
 fn sink(of: Moody, schema: arrow::datatypes::SchemaRef, rows_per_record: usize) -> StreamSink<Moody> {
     let cx = test_context(schema, std::path::Path::new("/nowhere"), json!({}));
     let key = key_column(&cx, Some("key")).unwrap();
-    StreamSink::new(cx, of, key, rows_per_record)
+    let queueing = Queueing {
+        rows_per_record,
+        ordered: true,
+    };
+    StreamSink::new(&cx, of, key, queueing)
 }
 
 /// Everything is taken at least once, and the rows of a key for the first time in their order, whatever is refused.
@@ -173,8 +177,13 @@ async fn what_no_record_holds_is_refused_with_the_reason() {
     let mut sink = sink(Moody(memory(0)), schema, 1);
     sink.queue(&batch).unwrap();
     assert_eq!(sink.puts.queue.rows(), 1);
-    assert_eq!(sink.rejected.len(), 1);
-    assert_eq!(sink.cx.counters.all()["rows_rejected"], 1);
+    let rejected = sink.rejected().expect("a refused row");
+    let reasons = rejected.column(2).as_string::<i32>();
+    assert_eq!(
+        reasons.value(0),
+        "too_large: the row has 90 bytes, and a record takes 60"
+    );
+    assert_eq!((rejected.num_rows(), sink.rejected()), (1, None));
 }
 
 #[test]
