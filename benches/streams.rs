@@ -42,7 +42,8 @@ fn main() -> anyhow::Result<()> {
             .args(std::env::args_os().skip(1))
             .envs(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name, "bench")))
             .status()?;
-        std::process::exit(again.code().unwrap_or(1));
+        anyhow::ensure!(again.success(), "{again}");
+        return Ok(());
     }
     let endpoint = format!("http://{}", serve()?);
     let runtime = tokio::runtime::Runtime::new()?;
