@@ -109,6 +109,26 @@ pub async fn cloudwatch(options: &AwsOptions) -> Result<aws_sdk_cloudwatch::Clie
     Ok(aws_sdk_cloudwatch::Client::from_conf(config.build()))
 }
 
+/// A DynamoDB client.
+pub async fn dynamodb(options: &AwsOptions) -> Result<aws_sdk_dynamodb::Client> {
+    let config = config_for(options).await?;
+    let mut config = aws_sdk_dynamodb::config::Builder::from(&config);
+    if let Some(endpoint) = &options.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    Ok(aws_sdk_dynamodb::Client::from_conf(config.build()))
+}
+
+/// A client of the Glue catalog.
+pub async fn glue(options: &AwsOptions) -> Result<aws_sdk_glue::Client> {
+    let config = config_for(options).await?;
+    let mut config = aws_sdk_glue::config::Builder::from(&config);
+    if let Some(endpoint) = &options.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    Ok(aws_sdk_glue::Client::from_conf(config.build()))
+}
+
 fn timeouts(attempt: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
