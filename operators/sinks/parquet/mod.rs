@@ -19,21 +19,18 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_engine::message::{Barrier, Epoch};
-use millstream_engine::pipeline::{Bytes, Span};
 use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
 use millstream_engine::source::options;
 use millstream_engine::{Error, Result};
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::catalog::{Catalog, Table};
 use self::file::{FileFormat, Finished, OpenFile, Promised};
+pub use self::options::{CatalogKind, Codec, ParquetOptions, Roll};
 use self::partition::Partitioner;
 use self::store::{Location, Published, Store};
 use self::upload::Uploads;
@@ -41,9 +38,11 @@ use super::disk::{cannot, create_dirs, remove_files};
 use super::{new_series, promise, promised};
 use crate::aws::AwsOptions;
 
+mod catalog;
 mod fallback;
 mod file;
 mod object;
+mod options;
 mod partition;
 mod store;
 #[cfg(test)]
@@ -63,111 +62,27 @@ const ROW_GROUP_ROWS: usize = 1 << 20;
 /// `type = "parquet"`.
 pub struct ParquetConnector;
 
-/// The keys of a `parquet` sink.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ParquetOptions {
-    /// The lake: a local path, `file:///path` or `s3://bucket/prefix`.
-    pub path: String,
-    /// Directory levels: `year`, `month`, `day`, `hour` of the event time in UTC, or a column, which is then
-    /// left out of the files.
-    #[serde(default = "default_partition_by")]
-    pub partition_by: Vec<String>,
-    /// How pages are compressed.
-    #[serde(default)]
-    pub compression: Codec,
-    /// Level of zstd, 1 (fast) to 22 (small).
-    #[serde(default = "default_compression_level")]
-    #[schemars(range(min = 1, max = 22))]
-    pub compression_level: i32,
-    /// When a file is closed and published.
-    #[serde(default)]
-    pub roll: Roll,
-    /// AWS region of the bucket; absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of an S3-compatible service; absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
-}
-
-/// How pages of a Parquet file are compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Codec {
-    /// Zstandard: small, and quick to read.
-    #[default]
-    Zstd,
-    /// Snappy: larger, for readers without Zstandard.
-    Snappy,
-    /// Not at all.
-    None,
-}
-
-/// When a Parquet file is closed and published.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Roll {
-    /// At this size.
-    #[serde(default = "default_roll_size")]
-    pub size: Bytes,
-    /// At the first checkpoint after this long, in wall-clock time since the file was opened.
-    #[serde(default = "default_roll_interval")]
-    pub interval: Span,
-}
-
-impl Default for Roll {
-    fn default() -> Roll {
-        Roll {
-            size: default_roll_size(),
-            interval: default_roll_interval(),
-        }
-    }
-}
-
-fn default_partition_by() -> Vec<String> {
-    ["year", "month", "day"].map(String::from).into()
-}
-
-/// Of one core that takes rows, level 3 was 40 %, the largest part of all. Ids are most of the bytes of such rows;
-/// where no string repeats, what level 3 looks for is not there, and its files were 4 % larger than those of level 1.
-fn default_compression_level() -> i32 {
-    1
-}
-
-fn default_roll_size() -> Bytes {
-    Bytes(128_000_000)
-}
-
-fn default_roll_interval() -> Span {
-    Span(Duration::from_secs(15 * 60))
+/// What the options come to for a stream.
+struct Layout {
+    location: Location,
+    partitioner: Partitioner,
+    format: FileFormat,
+    /// The table that the catalog is to show.
+    table: Option<Table>,
 }
 
 impl ParquetOptions {
-    fn properties(&self) -> Result<WriterProperties> {
-        let compression = match self.compression {
-            Codec::Zstd => Compression::ZSTD(ZstdLevel::try_new(self.compression_level).map_err(|_| {
-                Error::config(format!(
-                    "compression_level: {} is not in 1 to 22",
-                    self.compression_level
-                ))
-            })?),
-            Codec::Snappy => Compression::SNAPPY,
-            Codec::None => Compression::UNCOMPRESSED,
-        };
-        Ok(WriterProperties::builder()
-            .set_compression(compression)
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-            .set_created_by(concat!("millstream version ", env!("CARGO_PKG_VERSION")).into())
-            .build())
-    }
-
-    fn plan(&self, cx: &SinkContext) -> Result<(Location, Partitioner, FileFormat)> {
+    fn plan(&self, cx: &SinkContext) -> Result<Layout> {
         let location = self.path.parse()?;
         let partitioner = Partitioner::new(cx, &self.partition_by)?;
         let format = FileFormat::new(&cx.schema, &partitioner.columns(), self.properties()?)?;
-        Ok((location, partitioner, format))
+        let table = Table::new(self, &location, format.schema(), &partitioner.levels(&cx.schema))?;
+        Ok(Layout {
+            location,
+            partitioner,
+            format,
+            table,
+        })
     }
 }
 
@@ -191,16 +106,21 @@ impl SinkConnector for ParquetConnector {
 
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let typed: ParquetOptions = options(&cx.options)?;
-        let (location, partitioner, format) = typed.plan(&cx)?;
+        let layout = typed.plan(&cx)?;
+        let catalog = match layout.table {
+            Some(table) => Some(Catalog::open(&typed, table).await?),
+            None => None,
+        };
         let aws = AwsOptions {
             region: typed.region,
             endpoint: typed.endpoint,
         };
-        let lake = Lake::open(typed.path, location, &aws, &cx).await?;
+        let lake = Lake::open(typed.path, layout.location, &aws, &cx).await?;
         Ok(Box::new(ParquetSink {
-            partitioner,
-            format,
+            partitioner: layout.partitioner,
+            format: layout.format,
             lake,
+            catalog,
             aws,
             roll: typed.roll,
             series: None,
@@ -231,6 +151,7 @@ struct ParquetSink {
     partitioner: Partitioner,
     format: FileFormat,
     lake: Lake,
+    catalog: Option<Catalog>,
     aws: AwsOptions,
     roll: Roll,
     /// See [`new_series`]; none until the sink knows whether it recovers.
@@ -308,6 +229,8 @@ impl Sink for ParquetSink {
             self.uploads.forget(&file.staged);
             self.finished.retain(|f| f.staged != file.staged);
         }
+        self.register(promise.finished.iter().map(|f| f.key.as_str()))
+            .await?;
         self.uploads
             .feed(&self.lake.store, &self.lake.staging, &promise.open);
         Ok(())
@@ -445,15 +368,41 @@ impl ParquetSink {
         Ok(())
     }
 
+    /// Shows published files in the catalog, where there is one.
+    async fn register(&mut self, keys: impl Iterator<Item = &str>) -> Result<()> {
+        let Some(catalog) = &mut self.catalog else {
+            return Ok(());
+        };
+        let directories = keys.map(|key| key.rsplit_once('/').map_or("", |(directory, _)| directory));
+        let directories: Vec<&str> = directories.collect();
+        if !directories.is_empty() {
+            let made = catalog.register(&directories).await?;
+            self.cx.counters.add("partitions_registered", made);
+        }
+        Ok(())
+    }
+
     /// The first call after a restart: brings the lake to the checkpoint, no more and no less.
     async fn recover(&mut self, epoch: Epoch, promise: Promise) -> Result<()> {
         let prefix = self.staged_names(&promise.series);
         if promise.path == self.lake.path {
             self.lake.recover(epoch, &promise, &prefix, &self.cx).await?;
+            let finished = promise.finished.iter().map(|f| &f.key);
+            let all = finished.chain(promise.open.iter().map(|f| &f.key));
+            self.register(all.map(String::as_str)).await?;
         } else {
             let location = promise.path.parse()?;
             let old = Lake::open(promise.path.clone(), location, &self.aws, &self.cx).await?;
             old.recover(epoch, &promise, &prefix, &self.cx).await?;
+            if self.catalog.is_some() {
+                // Its table is not known any more.
+                tracing::warn!(
+                    pipeline = self.cx.pipeline,
+                    sink = self.cx.name,
+                    path = promise.path,
+                    "the last files of the former path are not shown in the catalog; MSCK REPAIR TABLE adds them"
+                );
+            }
         }
         self.follow(epoch);
         self.enter(promise.series).await
