@@ -15,7 +15,7 @@
 //! can be promised without it; a full disk starts it again until there is space. An error of publishing (S3 away) is
 //! tried again; until it succeeds no checkpoint ends, and what comes in waits in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -131,6 +131,8 @@ impl SinkConnector for ParquetConnector {
             finished: Vec::new(),
             unsynced: Vec::new(),
             uploads: Uploads::default(),
+            recovered: None,
+            unregistered: BTreeSet::new(),
             cx,
         }))
     }
@@ -168,6 +170,10 @@ struct ParquetSink {
     unsynced: Vec<File>,
     /// Those of open files to S3.
     uploads: Uploads,
+    /// The checkpoint that this run began with, once the lake is at it.
+    recovered: Option<Epoch>,
+    /// Directories that got files which the catalog may not show yet.
+    unregistered: BTreeSet<String>,
 }
 
 #[async_trait]
@@ -217,23 +223,16 @@ impl Sink for ParquetSink {
         let Some(promise) = promised::<Promise>(what, &self.cx)? else {
             return Ok(());
         };
-        if self.series.is_none() {
-            return self.recover(epoch, promise).await;
+        match self.series {
+            None => {
+                self.recover(epoch, promise).await?;
+                self.recovered = Some(epoch);
+            }
+            // Again, for the catalog's sake.
+            Some(_) if self.recovered == Some(epoch) => {}
+            Some(_) => self.publish(epoch, promise).await?,
         }
-        if !promise.finished.is_empty() {
-            fallback::note(&self.cx.data_dir, epoch)?;
-            self.uploads.settle().await;
-        }
-        for file in &promise.finished {
-            self.lake.publish(&self.uploads.newest(file), &self.cx).await?;
-            self.uploads.forget(&file.staged);
-            self.finished.retain(|f| f.staged != file.staged);
-        }
-        self.register(promise.finished.iter().map(|f| f.key.as_str()))
-            .await?;
-        self.uploads
-            .feed(&self.lake.store, &self.lake.staging, &promise.open);
-        Ok(())
+        self.register().await
     }
 }
 
@@ -368,16 +367,38 @@ impl ParquetSink {
         Ok(())
     }
 
-    /// Shows published files in the catalog, where there is one.
-    async fn register(&mut self, keys: impl Iterator<Item = &str>) -> Result<()> {
-        let Some(catalog) = &mut self.catalog else {
-            return Ok(());
-        };
-        let directories = keys.map(|key| key.rsplit_once('/').map_or("", |(directory, _)| directory));
-        let directories: Vec<&str> = directories.collect();
-        if !directories.is_empty() {
-            let made = catalog.register(&directories).await?;
+    async fn publish(&mut self, epoch: Epoch, promise: Promise) -> Result<()> {
+        if !promise.finished.is_empty() {
+            fallback::note(&self.cx.data_dir, epoch)?;
+            self.uploads.settle().await;
+        }
+        for file in &promise.finished {
+            self.lake.publish(&self.uploads.newest(file), &self.cx).await?;
+            self.uploads.forget(&file.staged);
+            self.finished.retain(|f| f.staged != file.staged);
+            self.show(&file.key);
+        }
+        self.uploads
+            .feed(&self.lake.store, &self.lake.staging, &promise.open);
+        Ok(())
+    }
+
+    /// Notes a published file for the catalog, where there is one.
+    fn show(&mut self, key: &str) {
+        if self.catalog.is_some() {
+            let directory = key.rsplit_once('/').map_or("", |(directory, _)| directory);
+            self.unregistered.insert(directory.into());
+        }
+    }
+
+    /// Shows what was published in the catalog.
+    async fn register(&mut self) -> Result<()> {
+        if let Some(catalog) = &mut self.catalog
+            && !self.unregistered.is_empty()
+        {
+            let made = catalog.register(&self.unregistered).await?;
             self.cx.counters.add("partitions_registered", made);
+            self.unregistered.clear();
         }
         Ok(())
     }
@@ -388,8 +409,9 @@ impl ParquetSink {
         if promise.path == self.lake.path {
             self.lake.recover(epoch, &promise, &prefix, &self.cx).await?;
             let finished = promise.finished.iter().map(|f| &f.key);
-            let all = finished.chain(promise.open.iter().map(|f| &f.key));
-            self.register(all.map(String::as_str)).await?;
+            for key in finished.chain(promise.open.iter().map(|f| &f.key)) {
+                self.show(key);
+            }
         } else {
             let location = promise.path.parse()?;
             let old = Lake::open(promise.path.clone(), location, &self.aws, &self.cx).await?;

@@ -75,6 +75,22 @@ pub const ANY_AND_SILENCE: &[Fate] = &[
     Fate::Good,
 ];
 
+/// A service that is well more often than not. Its length has no factor in common with how many requests an operation
+/// takes, so that none meets the same fate each time it is tried.
+pub const NOW_AND_THEN: &[Fate] = &[
+    Fate::Busy,
+    Fate::Good,
+    Fate::Good,
+    Fate::Unanswered,
+    Fate::Good,
+    Fate::Lost,
+    Fate::Broken,
+    Fate::Good,
+    Fate::Good,
+    Fate::Unanswered,
+    Fate::Good,
+];
+
 /// What a busy DynamoDB does.
 pub const THROTTLED: &[Fate] = &[
     Fate::HalfDone,

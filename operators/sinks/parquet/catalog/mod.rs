@@ -11,7 +11,7 @@
 //! How it fails: a table of other files, partitions or types is an error of configuration. A catalog that is away keeps
 //! the commit from ending; the files are in the lake by then, and the commit is tried again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use aws_sdk_glue::Client;
 use aws_sdk_glue::types::{DatabaseInput, ErrorDetail};
@@ -84,14 +84,12 @@ impl Catalog {
     }
 
     /// Registers the partitions of directories that got files; how many are new.
-    pub async fn register(&mut self, directories: &[&str]) -> Result<u64> {
-        let mut new: Vec<&str> = directories
+    pub async fn register(&mut self, directories: &BTreeSet<String>) -> Result<u64> {
+        let new: Vec<&str> = directories
             .iter()
-            .copied()
+            .map(String::as_str)
             .filter(|directory| !self.known.contains(*directory))
             .collect();
-        new.sort_unstable();
-        new.dedup();
         let is_new_year = |d: &&str| self.table.year(d).is_some_and(|year| !self.years.contains(&year));
         if !self.ready || new.iter().any(|d| is_new_year(&d)) {
             self.see_to_table(&new).await?;
