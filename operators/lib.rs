@@ -34,6 +34,8 @@ pub fn registry(env: Environment) -> Registry {
         .sink(sinks::cloudwatch::CloudwatchConnector)
         .sink(sinks::console::ConsoleConnector)
         .sink(sinks::dynamodb::DynamodbConnector)
+        .sink(sinks::firehose::FirehoseConnector)
         .sink(sinks::http::HttpSinkConnector)
+        .sink(sinks::kinesis::KinesisSinkConnector)
         .sink(sinks::parquet::ParquetConnector)
 }

@@ -26,6 +26,8 @@ pub(super) type Attributes = HashMap<String, AttributeValue>;
 /// A row as DynamoDB takes it.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
+    /// Which of the rows it is.
+    pub row: usize,
     /// The same for items of which one replaces the other.
     pub key: String,
     /// Its size as DynamoDB counts it.
@@ -151,6 +153,7 @@ impl Mapping {
             }
         }
         Ok(Item {
+            row,
             key: self.key_of(&attributes),
             bytes,
             rank: self.rank(&attributes)?,

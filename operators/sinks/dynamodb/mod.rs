@@ -11,7 +11,8 @@
 //!
 //! What DynamoDB would refuse for good (a key that is NULL, empty or too long, a number it does not know, more than
 //! 400 KB) does not get there: it is counted (`items_refused`) and goes to `<sink>.rejected` with the reason. What it
-//! refuses all the same, such as a value that does not fit a secondary index, goes there once it is known.
+//! refuses all the same, such as a value that does not fit a secondary index, goes there when the sink takes its next
+//! rows, and is logged, as there may be none.
 //! Items it puts off (`UnprocessedItems`) are put again at once, with growing pauses, as long as some are taken; after
 //! that the runtime tries again with patience.
 
@@ -23,7 +24,6 @@ use async_trait::async_trait;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
 use millstream_engine::source::options;
-use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -31,9 +31,9 @@ use self::item::{Item, Mapping, newest};
 use self::options::DynamodbOptions;
 use self::outbox::{Chunks, Outbox, Sealed};
 use self::put::{Outcome, Puts};
-use super::{promise, promised, write_ndjson};
-use crate::aws::{self, AwsOptions};
-use crate::sources::invalid::InvalidRows;
+use super::rejected::RejectedRows;
+use super::{promise, promised};
+use crate::aws;
 
 mod item;
 pub mod options;
@@ -69,7 +69,9 @@ impl SinkConnector for DynamodbConnector {
     }
 
     fn check(&self, cx: &SinkContext) -> Result<()> {
-        Mapping::new(cx, &options(&cx.options)?).map(drop)
+        let typed: DynamodbOptions = options(&cx.options)?;
+        typed.aws.check()?;
+        Mapping::new(cx, &typed).map(drop)
     }
 
     /// A higher revision replaces the one before.
@@ -80,11 +82,7 @@ impl SinkConnector for DynamodbConnector {
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let typed: DynamodbOptions = options(&cx.options)?;
         let mapping = Mapping::new(&cx, &typed)?;
-        let client = aws::dynamodb(&AwsOptions {
-            region: typed.region.clone(),
-            endpoint: typed.endpoint.clone(),
-        })
-        .await?;
+        let client = aws::dynamodb(&typed.aws).await?;
         table::ready(&client, &typed.table, &mapping.key_types(&cx), typed.create).await?;
         Ok(Box::new(DynamodbSink {
             puts: Puts {
@@ -98,7 +96,7 @@ impl SinkConnector for DynamodbConnector {
             fresh: true,
             waiting: Vec::new(),
             delivery: None,
-            rejected: InvalidRows::default(),
+            rejected: RejectedRows::new(&cx),
             cx,
         }))
     }
@@ -122,7 +120,7 @@ struct DynamodbSink {
     waiting: Vec<Sealed>,
     delivery: Option<Delivery>,
     /// Rows that will never be taken, until the runtime asks for them.
-    rejected: InvalidRows,
+    rejected: RejectedRows,
 }
 
 /// A file that is being delivered.
@@ -131,7 +129,9 @@ struct Delivery {
     chunks: Chunks,
     /// Of the rows as they were when they were written.
     mapping: Mapping,
-    /// Read, and not taken yet.
+    /// The chunk read last.
+    rows: RecordBatch,
+    /// Those of its items that are not taken yet.
     items: Vec<Item>,
 }
 
@@ -140,15 +140,14 @@ impl Sink for DynamodbSink {
     async fn write(&mut self, rows: RecordBatch) -> Result<()> {
         self.begin()?;
         let items = self.mapping.items(&rows)?;
+        let good: BooleanArray = items.iter().map(|item| Some(item.is_ok())).collect();
+        self.outbox.append(&filter_record_batch(&rows, &good)?)?;
         for (row, item) in items.iter().enumerate() {
             if let Err(why) = item {
-                let mut raw = Vec::new();
-                write_ndjson(&rows.slice(row, 1), &mut raw)?;
-                self.reject(why, raw.trim_ascii_end());
+                self.reject(&rows, row, why)?;
             }
         }
-        let good: BooleanArray = items.iter().map(|item| Some(item.is_ok())).collect();
-        self.outbox.append(&filter_record_batch(&rows, &good)?)
+        Ok(())
     }
 
     async fn prepare(&mut self, barrier: Barrier) -> Result<Committable> {
@@ -168,6 +167,10 @@ impl Sink for DynamodbSink {
         }
         // What is left was written by the crashed run after its last checkpoint and will be replayed.
         self.begin()
+    }
+
+    fn rejected(&mut self) -> Option<RecordBatch> {
+        self.rejected.take()
     }
 }
 
@@ -209,6 +212,7 @@ impl DynamodbSink {
         };
         Ok(Some(Delivery {
             of: *file,
+            rows: RecordBatch::new_empty(chunks.schema()),
             chunks,
             mapping: Mapping::new(&then, &self.options)?,
             items: Vec::new(),
@@ -226,14 +230,15 @@ impl DynamodbSink {
                 let items = delivery.mapping.items(&rows)?.into_iter().flatten();
                 let (items, passed_over) = newest(items);
                 self.cx.counters.add("items_passed_over", passed_over);
-                delivery.items = items;
+                (delivery.rows, delivery.items) = (rows, items);
             }
             let items = std::mem::take(&mut delivery.items);
             let before = items.len();
             let mut done = self.puts.put(items, &delivery.mapping).await;
             delivery.items = std::mem::take(&mut done.left);
             let left = delivery.items.len();
-            self.count(&done)?;
+            self.count(&done);
+            self.refuse(&delivery.rows, &done.refused)?;
             match done.error {
                 Some(error) => return Err(error),
                 None if left == 0 => {}
@@ -251,17 +256,22 @@ impl DynamodbSink {
         }
     }
 
-    fn count(&mut self, done: &Outcome) -> Result<()> {
+    fn count(&self, done: &Outcome) {
         for (what, count) in [
             ("items_written", done.written),
             ("items_stale", done.stale),
-            ("items_put_off", done.left.len() as u64),
+            ("items_put_off", done.put_off),
         ] {
             if count > 0 {
                 self.cx.counters.add(what, count);
             }
         }
-        for (item, why) in &done.refused {
+    }
+
+    /// Items that turned out to be refused.
+    fn refuse(&mut self, rows: &RecordBatch, refused: &[(Item, String)]) -> Result<()> {
+        for (item, why) in refused {
+            // The stream of these rows has a checkpoint of its own, which may not come any more.
             tracing::error!(
                 pipeline = self.cx.pipeline,
                 sink = self.cx.name,
@@ -269,15 +279,13 @@ impl DynamodbSink {
                 why,
                 "DynamoDB refused an item for good; it is passed over"
             );
-            let raw = format!("{:?}", item.attributes);
-            self.reject(why, raw.as_bytes());
+            self.reject(rows, item.row, why)?;
         }
         Ok(())
     }
 
-    fn reject(&mut self, why: &str, raw: &[u8]) {
+    fn reject(&mut self, rows: &RecordBatch, row: usize, why: &str) -> Result<()> {
         self.cx.counters.add("items_refused", 1);
-        let origin = format!("sink.{}", self.cx.name);
-        self.rejected.push(Timestamp::now(), &origin, why, raw);
+        self.rejected.push(rows, row, why)
     }
 }

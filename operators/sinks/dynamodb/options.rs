@@ -3,9 +3,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::aws::AwsOptions;
+
 /// The keys of a `dynamodb` sink.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct DynamodbOptions {
     /// Name of the table.
     pub table: String,
@@ -21,10 +22,7 @@ pub struct DynamodbOptions {
     /// Create the table if it does not exist, with on-demand capacity.
     #[serde(default)]
     pub create: bool,
-    /// AWS region; absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of a service that stands in for DynamoDB; absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// Where requests go.
+    #[serde(flatten)]
+    pub aws: AwsOptions,
 }

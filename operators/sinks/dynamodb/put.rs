@@ -43,6 +43,8 @@ pub(super) struct Outcome {
     pub stale: u64,
     /// Never to be taken, each with the reason.
     pub refused: Vec<(Item, String)>,
+    /// How many DynamoDB put off.
+    pub put_off: u64,
     /// Not taken, this time.
     pub left: Vec<Item>,
     /// Why, where it was not that DynamoDB put them off.
@@ -53,6 +55,7 @@ impl Outcome {
     fn add(mut self, other: Outcome) -> Outcome {
         self.written += other.written;
         self.stale += other.stale;
+        self.put_off += other.put_off;
         self.refused.extend(other.refused);
         self.left.extend(other.left);
         // What a person must act on comes before what passes.
@@ -111,6 +114,7 @@ impl Puts {
                     items.into_iter().partition(|item| put_off.contains(&item.key));
                 Outcome {
                     written: taken.len() as u64,
+                    put_off: left.len() as u64,
                     left,
                     ..Outcome::default()
                 }

@@ -74,6 +74,7 @@ struct Layout {
 impl ParquetOptions {
     fn plan(&self, cx: &SinkContext) -> Result<Layout> {
         let location = self.path.parse()?;
+        self.check_addresses()?;
         let partitioner = Partitioner::new(cx, &self.partition_by)?;
         let format = FileFormat::new(&cx.schema, &partitioner.columns(), self.properties()?)?;
         let table = Table::new(self, &location, format.schema(), &partitioner.levels(&cx.schema))?;
@@ -111,10 +112,7 @@ impl SinkConnector for ParquetConnector {
             Some(table) => Some(Catalog::open(&typed, table).await?),
             None => None,
         };
-        let aws = AwsOptions {
-            region: typed.region,
-            endpoint: typed.endpoint,
-        };
+        let aws = typed.aws;
         let lake = Lake::open(typed.path, layout.location, &aws, &cx).await?;
         Ok(Box::new(ParquetSink {
             partitioner: layout.partitioner,

@@ -10,10 +10,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{ROW_GROUP_BYTES, ROW_GROUP_ROWS};
+use crate::aws::AwsOptions;
 
 /// The keys of a `parquet` sink.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ParquetOptions {
     /// The lake: a local path, `file:///path` or `s3://bucket/prefix`.
     pub path: String,
@@ -47,18 +47,15 @@ pub struct ParquetOptions {
     /// only.
     #[serde(default)]
     pub projection: bool,
-    /// AWS region of the catalog; absent: that of the bucket.
+    /// AWS region of the catalog. Absent: that of the bucket.
     #[serde(default)]
     pub catalog_region: Option<String>,
-    /// Address of a service that stands in for the catalog; absent: from the environment, else AWS.
+    /// Address of a service that stands in for the catalog, `http://host:port`. Absent: from the environment, else AWS.
     #[serde(default)]
     pub catalog_endpoint: Option<String>,
-    /// AWS region of the bucket; absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of an S3-compatible service; absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// Where requests go whose path is in S3.
+    #[serde(flatten)]
+    pub aws: AwsOptions,
 }
 
 /// A data catalog.
@@ -122,6 +119,23 @@ fn default_roll_interval() -> Span {
 }
 
 impl ParquetOptions {
+    /// Where requests to the catalog go: in the name of the role that the bucket's are made in.
+    pub(super) fn catalog_aws(&self) -> AwsOptions {
+        AwsOptions {
+            region: self.catalog_region.clone().or_else(|| self.aws.region.clone()),
+            endpoint: self.catalog_endpoint.clone(),
+            ..self.aws.clone()
+        }
+    }
+
+    /// Checks without side effects what the clients would refuse.
+    pub(super) fn check_addresses(&self) -> Result<()> {
+        self.aws.check()?;
+        self.catalog_aws()
+            .check()
+            .map_err(|e| e.within("catalog_endpoint"))
+    }
+
     /// How files are written.
     pub(super) fn properties(&self) -> Result<WriterProperties> {
         let compression = match self.compression {

@@ -22,7 +22,7 @@ use millstream_engine::{Error, Result};
 
 pub(super) use self::table::Table;
 use super::options::ParquetOptions;
-use crate::aws::{self, AwsOptions};
+use crate::aws;
 
 mod hive;
 mod table;
@@ -61,11 +61,7 @@ pub(super) struct Catalog {
 impl Catalog {
     /// Opens the catalog and sees to the table. A catalog that is away is asked again at the first commit.
     pub async fn open(options: &ParquetOptions, table: Table) -> Result<Catalog> {
-        let client = aws::glue(&AwsOptions {
-            region: options.catalog_region.clone().or_else(|| options.region.clone()),
-            endpoint: options.catalog_endpoint.clone(),
-        })
-        .await?;
+        let client = aws::glue(&options.catalog_aws()).await?;
         let mut catalog = Catalog {
             client,
             table,
