@@ -2,7 +2,7 @@
 
     python dynamodb.py scan TABLE              prints the items, numbers as {"N": "…"} and so on
     python dynamodb.py describe TABLE          prints {"billing": …, "key": [[name, type, kind], …]}
-    python dynamodb.py create TABLE KEY…       creates it, each KEY name:type
+    python dynamodb.py create TABLE KEY…       creates it, each KEY name:type, or index:name:type for a secondary index
     python dynamodb.py put TABLE ITEM…         puts items of that form
 """
 
@@ -27,12 +27,20 @@ def describe(table):
     return {"billing": found["BillingModeSummary"]["BillingMode"], "key": key}
 
 
-def create(table, *keys):
-    keys = [key.split(":") for key in keys]
+def create(table, *typed_keys):
+    keys, indexes = [], []
+    for typed in typed_keys:
+        *index, name, of = typed.split(":")
+        (indexes if index else keys).append((name, of))
+    more = {"GlobalSecondaryIndexes": [
+        {"IndexName": f"by_{name}", "KeySchema": [{"AttributeName": name, "KeyType": "HASH"}],
+         "Projection": {"ProjectionType": "ALL"}} for name, _ in indexes
+    ]} if indexes else {}
     client.create_table(
         TableName=table, BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": name, "AttributeType": of} for name, of in keys],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": of} for name, of in keys + indexes],
         KeySchema=[{"AttributeName": name, "KeyType": kind} for (name, _), kind in zip(keys, ["HASH", "RANGE"])],
+        **more,
     )
 
 

@@ -169,6 +169,18 @@ fn rows_that_cannot_be_items_are_refused_alone() {
     assert_eq!(status, 200, "{answer}");
     it.wait_for("the good rows", || count(&it, "items_written") == 2);
     assert_eq!(count(&it, "items_refused"), 3);
+    let refused = it.stream("counts", "items.rejected");
+    for (reason, ad) in [
+        ("ad_id: empty in the key", "\"ad_id\":\"\""),
+        ("ad_id: 3000 bytes in the key", "\"ad_id\":\"xxx"),
+        ("price: 1e200 is beyond", "\"ad_id\":\"dear\""),
+    ] {
+        let is_it = |row: &Value| {
+            let text = |name: &str| row[name].as_str().unwrap_or_default().to_string();
+            text("reason").starts_with(reason) && text("raw").contains(ad)
+        };
+        assert_eq!(refused.iter().filter(|row| is_it(row)).count(), 1, "{refused:?}");
+    }
     assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
     let items = python_json("dynamodb.py", &["scan", "clicks"], &aws.env);
     let mut items = items.as_array().expect("a list of items").clone();
@@ -179,6 +191,36 @@ fn rows_that_cannot_be_items_are_refused_alone() {
         (&json!("free"), &Value::Null)
     );
     assert_eq!(items[1]["price"], json!({ "N": "0.1" }));
+}
+
+/// A table may ask for more than its key says: here, that a price is text.
+#[test]
+fn an_item_that_the_table_refuses_is_refused_alone() {
+    let aws = Aws::start();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let create = ["create", "clicks", "ad_id:S", "minute:S", "index:price:S"];
+    python_json("dynamodb.py", &create, &aws.env);
+    let pipeline = write(dir.path(), "key = [\"ad_id\", \"minute\"]");
+    let it = Millstream::start(&launch(dir.path(), &pipeline, &aws, &aws.endpoint));
+    let at = utc(now_seconds() / 60 * 60 - 3600);
+    let rows = [("a", None), ("b", Some(0.5)), ("c", None)];
+    let rows = rows.map(|(ad, price)| json!({ "ad_id": ad, "occurred_at": at, "price": price }));
+    let (status, answer) = post(&it.ingest, "/clicks", &json!(rows).to_string());
+    assert_eq!(status, 200, "{answer}");
+    it.wait_for("the other rows", || {
+        count(&it, "items_written") == 2 && count(&it, "items_refused") == 1
+    });
+    it.wait_for("the refused row", || {
+        let refused = it.stream("counts", "items.rejected");
+        let raw = |row: &Value| {
+            row["raw"]
+                .as_str()
+                .unwrap_or_default()
+                .contains("\"ad_id\":\"b\"")
+        };
+        refused.len() == 1 && refused.iter().all(raw)
+    });
+    assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
 }
 
 #[test]

@@ -79,6 +79,10 @@ impl SinkConnector for DynamodbConnector {
         true
     }
 
+    fn rejects(&self) -> bool {
+        true
+    }
+
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let typed: DynamodbOptions = options(&cx.options)?;
         let mapping = Mapping::new(&cx, &typed)?;
