@@ -63,6 +63,19 @@ const TIMES: [&str; 3] = [
     "2025-12-31T07:00:00",
 ];
 
+/// Of the rows of the last request.
+const LAST_TIME: &str = "2026-02-03T04:05:06";
+
+/// All of them.
+const ALL: usize = ROWS * 5;
+
+fn time(n: usize) -> &'static str {
+    match n < ROWS * 4 {
+        true => TIMES[n % TIMES.len()],
+        false => LAST_TIME,
+    }
+}
+
 #[test]
 fn what_the_catalog_says_is_enough_to_read_every_row_once() {
     let aws = Aws::start();
@@ -85,6 +98,25 @@ fn what_the_catalog_says_is_enough_to_read_every_row_once() {
         send(&it, life * 2 + 1);
         it.kill();
     }
+    // A file that is still open at the last checkpoint of a life is published, and its day shown, by the recovery.
+    let text = PIPELINE.replace("$QUERY", WIDER);
+    std::fs::write(
+        dir.path().join("shown.toml"),
+        text.replace("\"1s\" }", "\"1h\" }"),
+    )
+    .expect("a writable directory");
+    let it = Millstream::start(&launch);
+    send(&it, 4);
+    it.wait_for("a checkpoint with the open files", || {
+        let manifest = newest_manifest(dir.path());
+        [
+            "month=02/day=03/shown-kept",
+            "month=02/day=03/hour=04/shown-by_hour",
+        ]
+        .iter()
+        .all(|open| manifest.contains(open))
+    });
+    it.kill();
     let it = Millstream::start(&launch);
     assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
     assert!(proxy.spoilt() > 5, "only {} requests went wrong", proxy.spoilt());
@@ -105,7 +137,7 @@ fn what_the_catalog_says_is_enough_to_read_every_row_once() {
     }
     // Readers that know no projection find the partitions, too.
     let partitions = show["partitions"].as_array().expect("a list");
-    assert_eq!(partitions.len(), TIMES.len(), "{show}");
+    assert_eq!(partitions.len(), TIMES.len() + 1, "{show}");
     assert_eq!(
         partitions[0],
         json!([
@@ -114,7 +146,7 @@ fn what_the_catalog_says_is_enough_to_read_every_row_once() {
         ])
     );
     let read = python_json("catalog.py", &["read", "made_by_us", "by_hour"], &aws.env);
-    assert_eq!(ids(&read["pyarrow"]), sorted((0..ROWS * 4).map(id)));
+    assert_eq!(ids(&read["pyarrow"]), sorted((0..ALL).map(id)));
 
     a_type_that_older_files_do_not_have_is_refused(dir.path(), &aws);
     assert_eq!(
@@ -167,7 +199,7 @@ fn shown_kept() -> Value {
             format!("{hive}.serde.ParquetHiveSerDe"),
         ],
         "parameters": { "EXTERNAL": "TRUE", "classification": "parquet" },
-        "partitions": [place(["2025", "12", "31"]), place(["2026", "01", "01"])],
+        "partitions": [place(["2025", "12", "31"]), place(["2026", "01", "01"]), place(["2026", "02", "03"])],
     })
 }
 
@@ -189,11 +221,11 @@ fn projection() -> [(&'static str, &'static str); 7] {
 /// Every row once, as it was sent. Those of the first life have no price, but for the ones that the second read again from
 /// the log.
 fn assert_rows(found: &Value) {
-    assert_eq!(ids(found), sorted((0..ROWS * 4).map(id)));
+    assert_eq!(ids(found), sorted((0..ALL).map(id)));
     let mut without = 0;
     for row in found.as_array().expect("a list of rows") {
         let n: usize = row["n"].as_str().and_then(|n| n.parse().ok()).expect("a number");
-        let at = TIMES[n % TIMES.len()];
+        let at = time(n);
         without += usize::from(row["price"].is_null());
         let price = match row["price"].is_null() && n < ROWS * 2 {
             true => Value::Null,
@@ -204,6 +236,21 @@ fn assert_rows(found: &Value) {
         assert_eq!(row, &expect);
     }
     assert!(without >= ROWS, "only {without} rows are of the first life");
+}
+
+fn newest_manifest(dir: &Path) -> String {
+    let checkpoints = std::fs::read_dir(dir.join("data/shown/checkpoints"));
+    let paths = checkpoints
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let manifests = paths.filter(|path| path.extension().is_some_and(|e| e == "json"));
+    // One that is removed meanwhile was not the newest.
+    manifests
+        .max()
+        .and_then(|path| std::fs::read_to_string(path).ok())
+        .unwrap_or_default()
 }
 
 fn ids(rows: &Value) -> Vec<String> {
@@ -244,7 +291,7 @@ fn launch<'a>(dir: &'a Path, aws: &Aws, endpoint: &str) -> Launch<'a> {
 /// Posts the `number`th request's rows.
 fn send(it: &Millstream, number: usize) {
     let rows = (number * ROWS..(number + 1) * ROWS).map(|n| {
-        json!({ "id": id(n), "occurred_at": format!("{}Z", TIMES[n % TIMES.len()]), "n": n,
+        json!({ "id": id(n), "occurred_at": format!("{}Z", time(n)), "n": n,
             "price": price(n) })
     });
     let (status, answer) = post(&it.ingest, "/rows", &json!(rows.collect::<Vec<_>>()).to_string());
