@@ -33,6 +33,7 @@ pub fn registry(env: Environment) -> Registry {
         .source(sources::generate::GenerateConnector)
         .sink(sinks::cloudwatch::CloudwatchConnector)
         .sink(sinks::console::ConsoleConnector)
+        .sink(sinks::dynamodb::DynamodbConnector)
         .sink(sinks::firehose::FirehoseConnector)
         .sink(sinks::http::HttpSinkConnector)
         .sink(sinks::kinesis::KinesisSinkConnector)
