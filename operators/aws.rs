@@ -109,6 +109,16 @@ pub async fn cloudwatch(options: &AwsOptions) -> Result<aws_sdk_cloudwatch::Clie
     Ok(aws_sdk_cloudwatch::Client::from_conf(config.build()))
 }
 
+/// An SQS client.
+pub async fn sqs(options: &AwsOptions) -> Result<aws_sdk_sqs::Client> {
+    let config = config_for(options).await?;
+    let mut config = aws_sdk_sqs::config::Builder::from(&config);
+    if let Some(endpoint) = &options.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    Ok(aws_sdk_sqs::Client::from_conf(config.build()))
+}
+
 fn timeouts(attempt: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
