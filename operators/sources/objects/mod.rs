@@ -34,9 +34,6 @@ pub use self::options::{FileOptions, Format, S3Options};
 use self::source::ObjectSource;
 use crate::formats::json::Decoder;
 
-/// Another path has other objects.
-const IDENTITY: [&str; 1] = ["path"];
-
 /// `type = "s3"`.
 pub struct S3Connector;
 
@@ -53,7 +50,7 @@ impl SourceConnector for S3Connector {
     }
 
     fn identity(&self) -> &'static [&'static str] {
-        &IDENTITY
+        &["path", "endpoint"]
     }
 
     fn check(&self, cx: &SourceContext) -> Result<()> {
@@ -77,7 +74,7 @@ impl SourceConnector for FileConnector {
     }
 
     fn identity(&self) -> &'static [&'static str] {
-        &IDENTITY
+        &["path"]
     }
 
     fn check(&self, cx: &SourceContext) -> Result<()> {

@@ -15,7 +15,6 @@ const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
 /// The objects below a prefix of an S3 bucket.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct S3Options {
     /// `s3://bucket/prefix`, one object, or a glob such as `s3://bucket/raw/2026/*/*.gz`, where `**` is any folders.
     #[schemars(regex(pattern = r"^s3://[^/]+"))]
@@ -43,12 +42,9 @@ pub struct S3Options {
     /// was read before that time is not remembered.
     #[serde(default = "default_settle")]
     pub settle: Span,
-    /// AWS region of the bucket; absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of an S3-compatible service; absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// Where its requests go.
+    #[serde(flatten)]
+    pub aws: AwsOptions,
 }
 
 /// The files below a directory.
@@ -141,13 +137,10 @@ impl S3Options {
                 )));
             }
         }
-        let aws = AwsOptions {
-            region: self.region,
-            endpoint: self.endpoint,
-        };
+        self.aws.check()?;
         let place = Place::S3 {
             bucket: bucket.into(),
-            aws,
+            aws: self.aws,
             queue,
             settle: self.settle.0,
         };
