@@ -16,7 +16,7 @@ use super::json::{Decoder, RowError};
 use super::{Absent, BadRow, Piece, Place};
 
 /// Rows of one piece, at most.
-const PIECE_ROWS: usize = 65_536;
+const PIECE_ROWS: usize = 16_384;
 
 /// What the rows of one piece take in memory, about.
 const PIECE_BYTES: usize = 2 << 20;

@@ -29,8 +29,8 @@ const BAD: &[Fate] = &[
 
 /// Checkpoints come quickly.
 const QUICK: (&str, &str) = (
-    "name = \"rebuild\"",
-    "name = \"rebuild\"\n[checkpoint]\ninterval = \"250ms\"\n",
+    "[source.impressions]",
+    "[checkpoint]\ninterval = \"250ms\"\n\n[source.impressions]",
 );
 
 #[test]
