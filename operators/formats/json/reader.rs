@@ -67,7 +67,7 @@ impl Reader {
         self
     }
 
-    /// Lines and bytes before the next piece. Of use to [`Reader::resume`] only in JSON lines: a document is one piece.
+    /// Lines and bytes before the next piece.
     pub fn position(&self) -> (u64, u64) {
         (self.lines, self.bytes)
     }
@@ -160,7 +160,9 @@ impl Reader {
         read.map_err(unreadable)?;
         let text = self.bounded(text)?;
         let row = |index: usize, _: &Range<usize>| Place::Row(index as u64 + 1);
-        match self.decode_document(&text, arrived) {
+        let decoded = self.decode_document(&text, arrived);
+        self.passed(&text);
+        match decoded {
             Ok(decoded) => self.finish(&text, decoded, row),
             Err(BodyError::Empty) => self.finish(&text, Decoded::default(), row),
             Err(error) => self.of_broken_lines(&text, arrived, &error),
@@ -197,7 +199,7 @@ impl Reader {
 
     /// A file that is no document may be lines after all, the first of them broken.
     fn of_broken_lines(&mut self, text: &[u8], arrived: Timestamp, error: &BodyError) -> Result<Piece> {
-        self.lines = 0;
+        (self.lines, self.bytes) = (0, 0);
         let piece = self.of_lines(text, arrived)?;
         match piece.rows.num_rows() {
             0 => Err(Error::data(error.to_string())),

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::DeleteMessageBatchRequestEntry;
+use futures::TryStreamExt;
 use millstream_engine::source::{Offsets, PartitionId};
 use millstream_engine::{Error, ErrorClass, Result};
 use percent_encoding::percent_decode_str;
@@ -26,6 +27,9 @@ const WAIT: i32 = 1;
 
 /// Objects that one look into the queue brings, about.
 const ENOUGH: usize = 1_000;
+
+/// Requests for deletion side by side.
+const DELETES: usize = 16;
 
 /// Messages that wait for a checkpoint, at most; the others stay in the queue.
 const MOST_WAITING: usize = 10_000;
@@ -114,10 +118,10 @@ impl Notices {
             let done = waiting.extract_if(.., |it| it.objects.is_empty());
             done.map(|it| it.receipt).collect()
         };
-        for receipts in receipts.chunks(MESSAGES) {
-            self.delete(receipts).await?;
-        }
-        Ok(())
+        let batches = futures::stream::iter(receipts.chunks(MESSAGES).map(Ok));
+        batches
+            .try_for_each_concurrent(DELETES, |receipts| self.delete(receipts))
+            .await
     }
 
     /// Objects that need not be remembered any longer are in a checkpoint as good as others.

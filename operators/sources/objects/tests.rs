@@ -118,6 +118,10 @@ async fn every_format_is_read_from_every_place() {
         ("a.csv", csv.clone().into_bytes()),
         ("a.csv.gz", gzip(csv.as_bytes())),
         ("a.parquet", parquet(0..ROWS)),
+        (
+            "array.json",
+            format!("[{}]", text.trim_end().replace('\n', ",\n")).into_bytes(),
+        ),
     ] {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(name), bytes).unwrap();
@@ -126,7 +130,10 @@ async fn every_format_is_read_from_every_place() {
         let whole = read(&source, &id, start).await;
         assert_eq!(whole.numbers, (0..ROWS).collect::<Vec<_>>(), "{name}");
         assert_eq!(whole.invalid, [""; 0], "{name}");
-        assert!(whole.offsets.len() > 2, "{name}: in one piece");
+        assert!(
+            whole.offsets.len() > 2 || name == "array.json",
+            "{name}: in one piece"
+        );
         assert!(has_ended(&whole.offsets.last().unwrap().1), "{name}");
         for (seen, offset) in whole.offsets {
             let ended = has_ended(&offset);
