@@ -31,6 +31,8 @@ pub fn registry(env: Environment) -> Registry {
         .source(http)
         .tables(tables::FileTables)
         .source(sources::generate::GenerateConnector)
+        .source(sources::objects::FileConnector)
+        .source(sources::objects::S3Connector)
         .sink(sinks::cloudwatch::CloudwatchConnector)
         .sink(sinks::console::ConsoleConnector)
         .sink(sinks::dynamodb::DynamodbConnector)

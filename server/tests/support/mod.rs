@@ -55,8 +55,11 @@ impl Millstream {
             BufReader::new(child.stdout.take().expect("stdout is piped")),
             out.clone(),
         );
-        let mut address = |what: &str| greeted(&mut child, launch.dir, what);
-        let (ingest, admin) = (address("ingest"), address("console"));
+        // The greeting comes in one piece; without an http source it names no ingest.
+        let admin = greeted(&mut child, launch.dir, "console");
+        let greeting = log(launch.dir);
+        let ingest = greeting.lines().find_map(|line| line.strip_prefix("ingest"));
+        let ingest = ingest.unwrap_or_default().trim().into();
         let mut it = Millstream {
             child,
             dir: launch.dir.into(),
