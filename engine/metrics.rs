@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -53,6 +54,7 @@ pub struct Metrics {
     watermark_lag: Family<NodeLabels, Gauge<f64, AtomicU64>>,
     queued: Family<NodeLabels, Gauge>,
     counts: Family<CountLabels, Counter>,
+    source_lag: Family<NodeLabels, Gauge<f64, AtomicU64>>,
     restarts: Family<PipelineLabels, Counter>,
     checkpoints: Family<PipelineLabels, Counter>,
     checkpoint_seconds: Family<PipelineLabels, Gauge<f64, AtomicU64>>,
@@ -79,6 +81,7 @@ impl Metrics {
             watermark_lag: Family::default(),
             queued: Family::default(),
             counts: Family::default(),
+            source_lag: Family::default(),
             restarts: Family::default(),
             checkpoints: Family::default(),
             checkpoint_seconds: Family::default(),
@@ -114,6 +117,12 @@ impl Metrics {
             "connector_counts",
             "What only one connector counts",
             m.counts.clone(),
+        );
+        r.register_with_unit(
+            "source_lag",
+            "How far a source reads behind the newest there is, where the other side says so",
+            Unit::Seconds,
+            m.source_lag.clone(),
         );
         r.register(
             "pipeline_restarts",
@@ -158,6 +167,7 @@ impl Metrics {
             counters: Counters {
                 labels,
                 family: self.counts.clone(),
+                lag: self.source_lag.clone(),
                 known: Arc::default(),
             },
         }
@@ -220,6 +230,7 @@ pub struct PipelineMetrics {
 pub struct Counters {
     labels: NodeLabels,
     family: Family<CountLabels, Counter>,
+    lag: Family<NodeLabels, Gauge<f64, AtomicU64>>,
     known: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -232,8 +243,14 @@ impl Counters {
                 node: String::new(),
             },
             family: Family::default(),
+            lag: Family::default(),
             known: Arc::default(),
         }
+    }
+
+    /// A source reads this far behind the newest there is.
+    pub fn behind(&self, lag: Duration) {
+        self.lag.get_or_create(&self.labels).set(lag.as_secs_f64());
     }
 
     /// Adds to the count of `what` (snake_case).

@@ -109,6 +109,16 @@ pub async fn cloudwatch(options: &AwsOptions) -> Result<aws_sdk_cloudwatch::Clie
     Ok(aws_sdk_cloudwatch::Client::from_conf(config.build()))
 }
 
+/// A Kinesis Data Streams client.
+pub async fn kinesis(options: &AwsOptions) -> Result<aws_sdk_kinesis::Client> {
+    let config = config_for(options).await?;
+    let mut config = aws_sdk_kinesis::config::Builder::from(&config);
+    if let Some(endpoint) = &options.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    Ok(aws_sdk_kinesis::Client::from_conf(config.build()))
+}
+
 fn timeouts(attempt: Duration) -> TimeoutConfig {
     TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)

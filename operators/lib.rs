@@ -31,6 +31,7 @@ pub fn registry(env: Environment) -> Registry {
         .source(http)
         .tables(tables::FileTables)
         .source(sources::generate::GenerateConnector)
+        .source(sources::kinesis::KinesisConnector::default())
         .sink(sinks::cloudwatch::CloudwatchConnector)
         .sink(sinks::console::ConsoleConnector)
         .sink(sinks::http::HttpSinkConnector)

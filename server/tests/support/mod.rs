@@ -339,8 +339,19 @@ pub struct Aws {
 
 impl Aws {
     pub fn start() -> Aws {
+        Aws::serve(Command::new(venv().join("bin/ministack")))
+    }
+
+    /// The emulator as a script of `server/tests` starts it.
+    pub fn start_by(script: &str) -> Aws {
+        let mut command = Command::new(python());
+        command.arg(root().join("server/tests").join(script));
+        Aws::serve(command)
+    }
+
+    fn serve(mut command: Command) -> Aws {
         let port = free_port().to_string();
-        let child = Command::new(venv().join("bin/ministack"))
+        let child = command
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", &port)
             .stdout(Stdio::null())
