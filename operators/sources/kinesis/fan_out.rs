@@ -27,7 +27,7 @@ pub(super) struct FanOut {
     consumer: String,
     /// When it may subscribe again.
     due: Instant,
-    subscription: Option<SubscribeToShardOutput>,
+    subscription: Option<Box<SubscribeToShardOutput>>,
 }
 
 impl FanOut {
@@ -46,7 +46,7 @@ impl FanOut {
                 Some(subscription) => subscription,
                 None => {
                     let new = self.subscribe(shared, shard, position).await?;
-                    self.subscription.insert(new)
+                    self.subscription.insert(Box::new(new))
                 }
             };
             match subscription.event_stream.recv().await {
@@ -91,6 +91,6 @@ fn read(event: SubscribeToShardEvent) -> Read {
         behind: millis(event.millis_behind_latest),
         next: (!next.is_empty()).then_some(Position::After(next)),
         closed: closed.then(|| children.into_iter().map(Into::into).collect()),
-        leave: None,
+        _leave: None,
     }
 }

@@ -53,7 +53,7 @@ impl Poll {
             records: got.records.into_iter().map(Into::into).collect(),
             next: None,
             closed: closed.map(|children| children.into_iter().map(Into::into).collect()),
-            leave: Some(leave),
+            _leave: Some(leave),
         })
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Read {
     /// That the shard ends here, and its children as far as they are named.
     pub closed: Option<Vec<Shard>>,
     /// Leave to hold the records in memory.
-    pub leave: Option<OwnedSemaphorePermit>,
+    pub _leave: Option<OwnedSemaphorePermit>,
 }
 
 /// How records come.

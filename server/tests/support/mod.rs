@@ -23,6 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Millstream {
     child: Child,
     dir: PathBuf,
+    /// Empty where no source takes rows over HTTP.
     pub ingest: String,
     pub admin: String,
     out: Arc<Mutex<Vec<String>>>,
@@ -54,8 +55,9 @@ impl Millstream {
             BufReader::new(child.stdout.take().expect("stdout is piped")),
             out.clone(),
         );
-        let mut address = |what: &str| greeted(&mut child, launch.dir, what);
-        let (ingest, admin) = (address("ingest"), address("console"));
+        // The line about the ingest, if there is one, stands before this one.
+        let admin = greeted(&mut child, launch.dir, "console");
+        let ingest = address(&log(launch.dir), "ingest").unwrap_or_default();
         let mut it = Millstream {
             child,
             dir: launch.dir.into(),
@@ -184,10 +186,8 @@ fn greeted(child: &mut Child, dir: &Path, what: &str) -> String {
     let started = Instant::now();
     loop {
         let log = log(dir);
-        // A line without its end may still be being written: half an address is the wrong one.
-        let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        if let Some(address) = lines.find_map(|line| line.strip_prefix(what)) {
-            return address.trim().into();
+        if let Some(address) = address(&log, what) {
+            return address;
         }
         let ended = child.try_wait().expect("its state is known").is_some();
         assert!(
@@ -196,6 +196,13 @@ fn greeted(child: &mut Child, dir: &Path, what: &str) -> String {
         );
         pause(Duration::from_millis(20));
     }
+}
+
+fn address(log: &str, what: &str) -> Option<String> {
+    // A line without its end may still be being written: half an address is the wrong one.
+    let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let address = lines.find_map(|line| line.strip_prefix(what))?;
+    Some(address.trim().into())
 }
 
 fn follow(mut lines: BufReader<ChildStdout>, out: Arc<Mutex<Vec<String>>>) {
