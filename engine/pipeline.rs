@@ -208,7 +208,6 @@ fn default_state_limit() -> Bytes {
 
 /// A reference table: rows that are read as a whole and joined by queries.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct TableSpec {
     /// The file with the rows, relative to the working directory, or `s3://bucket/key`. Unpacked if it ends in
     /// `.gz` or `.zst`.
@@ -223,12 +222,10 @@ pub struct TableSpec {
     /// The columns that queries see, each `"<type>"` or `"<type> not null"`, with the types of sources. Others
     /// that the file has are left out.
     pub columns: Columns,
-    /// AWS region of the bucket. Absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of a service that stands in for S3. Absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// The keys of the loader.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub options: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Where a stream goes.
@@ -237,7 +234,7 @@ pub struct SinkSpec {
     /// The kind of sink, such as `console`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The stream it takes.
+    /// The stream it takes; also `<sink>.rejected`, the rows that another sink refuses.
     pub input: String,
     /// The keys of the connector.
     #[serde(flatten)]
@@ -246,24 +243,13 @@ pub struct SinkSpec {
 }
 
 /// Checkpoints of a pipeline.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointSpec {
-    /// Time from one checkpoint to the next. Sinks publish at checkpoints.
-    #[serde(default = "default_checkpoint_interval")]
-    pub interval: Span,
-}
-
-fn default_checkpoint_interval() -> Span {
-    Span(Duration::from_secs(10))
-}
-
-impl Default for CheckpointSpec {
-    fn default() -> Self {
-        CheckpointSpec {
-            interval: default_checkpoint_interval(),
-        }
-    }
+    /// Time from one checkpoint to the next. Sinks publish at checkpoints. Absent: `10s`, or `200ms` where a source
+    /// answers its clients only when the sinks have their rows.
+    #[serde(default)]
+    pub interval: Option<Span>,
 }
 
 /// A test: rows in, rows out.

@@ -31,13 +31,34 @@ pub struct Plan {
     pub tables: Vec<TableNode>,
     /// Where streams go.
     pub sinks: Vec<SinkNode>,
-    /// Every stream there is, by name: sources, `<source>.invalid`, dedups, `<window>.late`, queries.
+    /// Every stream there is, by name: sources, `<source>.invalid`, dedups, `<window>.late`, queries,
+    /// `<sink>.rejected`.
     pub streams: BTreeMap<String, Stream>,
     /// Time from one checkpoint to the next.
     pub checkpoint_interval: Duration,
     /// The file's tests.
     pub tests: Vec<TestSpec>,
 }
+
+impl Plan {
+    /// The sink that makes `stream` from what it refuses, if one does.
+    pub fn rejecting(&self, stream: &str) -> Option<&SinkNode> {
+        let name = rejecting_sink(stream)?;
+        self.sinks.iter().find(|s| s.name == name)
+    }
+}
+
+/// The stream of the rows that a sink refuses.
+pub fn rejected(sink: &str) -> String {
+    format!("{sink}{REJECTED}")
+}
+
+/// The sink whose refused rows a stream would be, by its name.
+pub(crate) fn rejecting_sink(stream: &str) -> Option<&str> {
+    stream.strip_suffix(REJECTED)
+}
+
+const REJECTED: &str = ".rejected";
 
 /// A stream's shape.
 #[derive(Clone, Debug)]
@@ -150,10 +171,8 @@ pub struct TableNode {
     pub refresh: Option<Duration>,
     /// Its rows, once they are read.
     pub rows: SharedTable,
-    /// AWS region of the bucket; absent: from the environment.
-    pub region: Option<String>,
-    /// Address of a service that stands in for S3; absent: from the environment, else AWS.
-    pub endpoint: Option<String>,
+    /// The loader's own keys.
+    pub options: serde_json::Value,
 }
 
 impl TableNode {
@@ -164,8 +183,7 @@ impl TableNode {
             path: self.path.clone(),
             format: self.format,
             schema: self.rows.schema().clone(),
-            region: self.region.clone(),
-            endpoint: self.endpoint.clone(),
+            options: self.options.clone(),
         }
     }
 }

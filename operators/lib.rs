@@ -34,6 +34,8 @@ pub fn registry(env: Environment) -> Registry {
         .source(sources::kinesis::KinesisConnector::default())
         .sink(sinks::cloudwatch::CloudwatchConnector)
         .sink(sinks::console::ConsoleConnector)
+        .sink(sinks::firehose::FirehoseConnector)
         .sink(sinks::http::HttpSinkConnector)
+        .sink(sinks::kinesis::KinesisSinkConnector)
         .sink(sinks::parquet::ParquetConnector)
 }

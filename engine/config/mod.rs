@@ -12,10 +12,12 @@
 //! Whoever repairs must have reported: a plan is handed out only when there is no problem at all.
 
 mod check;
+mod checkpoint;
 pub(crate) mod columns;
 mod dedups;
 mod diagnostic;
 mod queries;
+mod rejected;
 mod revisions;
 mod schema;
 mod shape;

@@ -5,6 +5,7 @@
 //!        └───────────────(edge)──────────────→ sink task
 //!
 //! partition task ─(edge)→ dedup task ─(edge)→ ...            a source with `dedup`
+//! ... ─(edge)→ sink task ─(edge)→ sink task                  one that takes `<sink>.rejected`
 //! ```
 //!
 //! A failure of any task ends all tasks of its pipeline; the supervisor starts it again from its last
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod discovery;
 pub mod inbox;
 mod operator_task;
+mod rejected;
 mod run;
 pub mod sink_task;
 mod source_task;

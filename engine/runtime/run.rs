@@ -20,7 +20,8 @@ use crate::runtime::build::Builder;
 use crate::runtime::chain::{Chain, FanId};
 use crate::runtime::inbox::Inbox;
 use crate::runtime::operator_task::OperatorTask;
-use crate::runtime::sink_task::{Retry, SinkTask};
+use crate::runtime::rejected::Rejected;
+use crate::runtime::sink_task::{Commit, Retry, SinkTask};
 use crate::runtime::status::PipelineState;
 use crate::runtime::tables;
 use crate::sink::{Sink, SinkContext};
@@ -181,23 +182,7 @@ impl<'a> Attempt<'a> {
         let dedups = self.dedup_chains(&mut builder)?;
         let operators =
             self.start_once(&mut builder, &reports)? + self.start_dedups(dedups, &mut builder, &reports);
-        let mut into_sink = builder.into_sink;
-        let mut commits = BTreeMap::new();
-        for (name, _, sink) in self.sinks.drain(..) {
-            let (commit, committed) = mpsc::channel(1);
-            commits.insert(name.clone(), commit);
-            let task = SinkTask {
-                inbox: Inbox::new(into_sink.remove(&name).unwrap_or_default()),
-                sink,
-                commits: committed,
-                reports: reports.clone(),
-                metrics: shared.nodes[&format!("sink.{name}")].clone(),
-                timer: shared.timer.clone(),
-                name: name.clone(),
-            };
-            self.tasks
-                .spawn(async move { (format!("sink.{name}"), task.run().await) });
-        }
+        let commits = self.start_sinks(&mut builder, &reports)?;
         Ok(Coordinator {
             pipeline: shared.plan.name.clone(),
             interval: shared.plan.checkpoint_interval,
@@ -302,6 +287,40 @@ impl<'a> Attempt<'a> {
             count += 1;
         }
         Ok(count)
+    }
+
+    /// Starts the sinks' tasks; gives what tells each to commit.
+    fn start_sinks(
+        &mut self,
+        builder: &mut Builder<'_>,
+        reports: &mpsc::Sender<Report>,
+    ) -> Result<BTreeMap<String, mpsc::Sender<Commit>>> {
+        let mut waiting = Vec::new();
+        for (name, _, sink) in self.sinks.drain(..) {
+            let rejected = builder.rejected_chain(&name)?;
+            waiting.push((name, sink, rejected));
+        }
+        // Sinks take what others refuse, so edges are complete only now.
+        let mut commits = BTreeMap::new();
+        for (name, sink, (chain, refused)) in waiting {
+            let (commit, committed) = mpsc::channel(1);
+            commits.insert(name.clone(), commit);
+            let place = format!("sink.{name}");
+            let metrics = self.shared.nodes[&place].clone();
+            let timer = self.shared.timer.clone();
+            let task = SinkTask {
+                inbox: Inbox::new(builder.into_sink.remove(&name).unwrap_or_default()),
+                sink,
+                rejected: Rejected::new(&name, chain, refused, metrics.clone(), timer.clone()),
+                commits: committed,
+                reports: reports.clone(),
+                metrics,
+                timer,
+                name,
+            };
+            self.tasks.spawn(async move { (place, task.run().await) });
+        }
+        Ok(commits)
     }
 
     /// Gives a chain the state that is its own.

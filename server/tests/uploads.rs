@@ -50,13 +50,10 @@ fn large_files_are_sent_while_they_grow_and_survive_kills() {
             load.stop();
         } else {
             load.stop();
-            // With a store this bad it may not drain in time; it says so, and the next start makes it good.
-            let code = it.terminate();
-            let log = log(dir.path());
-            assert!(code == 0 || log.contains("not drained within"), "{log}");
+            it.terminate_in_bad_weather();
         }
     }
-    // To end an upload may fail on the way, too; what is left over then is ended by the next start.
+    // To end an upload may fail on the way, too. What is left over is made good by the next start.
     launch.env.push(("AWS_ENDPOINT_URL".into(), aws.endpoint.clone()));
     assert_eq!(Millstream::start(&launch).terminate(), 0, "{}", log(dir.path()));
     let found = python_json("uploads.py", &[bucket], &aws.env);

@@ -15,7 +15,6 @@ const LONGEST_NAME: usize = 128;
 /// Rows from an Amazon Kinesis data stream: each record holds one row, an array of rows, or one row per line, as
 /// JSON, plain or packed with gzip or zstd, alone or in an aggregate of the Kinesis Producer Library.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct KinesisOptions {
     /// Name of the stream.
     pub stream: String,
@@ -32,12 +31,9 @@ pub struct KinesisOptions {
     /// record is one row, an array of rows, or one row per line.
     #[serde(default)]
     pub records: Option<String>,
-    /// AWS region of the stream; absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of a service that stands in for AWS; absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// Where its requests go.
+    #[serde(flatten)]
+    pub aws: AwsOptions,
 }
 
 fn default_start() -> String {
@@ -56,6 +52,7 @@ pub(super) enum Start {
 impl KinesisOptions {
     /// Refuses what the schema cannot; gives where to begin.
     pub(super) fn check(&self) -> Result<Start> {
+        self.aws.check()?;
         named("stream", &self.stream)?;
         if let Some(consumer) = &self.consumer {
             named("consumer", consumer)?;
@@ -75,13 +72,6 @@ impl KinesisOptions {
                         "start {time:?} is neither \"trim_horizon\" nor \"latest\" nor a time; write {TIMESTAMP_LAYOUT}"
                     ))
                 }),
-        }
-    }
-
-    pub(super) fn aws(&self) -> AwsOptions {
-        AwsOptions {
-            region: self.region.clone(),
-            endpoint: self.endpoint.clone(),
         }
     }
 }

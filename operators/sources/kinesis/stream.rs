@@ -60,7 +60,7 @@ impl Stream {
 
     async fn client(&self) -> Result<&Client> {
         self.client
-            .get_or_try_init(async || aws::kinesis(&self.options.aws()).await)
+            .get_or_try_init(|| aws::kinesis(&self.options.aws))
             .await
     }
 

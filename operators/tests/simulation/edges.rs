@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use millstream_engine::message::{Barrier, Epoch};
@@ -16,6 +16,7 @@ use millstream_engine::source::{
 };
 use millstream_engine::{Error, Result};
 
+use crate::refused;
 use crate::store::newest;
 use crate::world::World;
 
@@ -224,6 +225,8 @@ pub struct SimSinks {
     pub kind: &'static str,
     /// Where rows go.
     pub world: Arc<World>,
+    /// Whether rows with an odd `id` are refused: half of them as they come, the others at the checkpoint.
+    pub refuses: bool,
 }
 
 #[async_trait]
@@ -236,6 +239,10 @@ impl SinkConnector for SimSinks {
         schemars::schema_for!(NoOptions)
     }
 
+    fn rejects(&self) -> bool {
+        self.refuses
+    }
+
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let world = self.world.clone();
         world.call("sink.open", false, || Ok(())).await?;
@@ -243,6 +250,7 @@ impl SinkConnector for SimSinks {
             world,
             cx,
             written: Vec::new(),
+            refusal: self.refuses.then(Refusal::default),
         }))
     }
 }
@@ -251,15 +259,19 @@ struct SimSink {
     world: Arc<World>,
     cx: SinkContext,
     written: Vec<RecordBatch>,
+    refusal: Option<Refusal>,
 }
 
 #[async_trait]
 impl Sink for SimSink {
     async fn write(&mut self, rows: RecordBatch) -> Result<()> {
         let world = self.world.clone();
-        let written = &mut self.written;
+        let (written, refusal) = (&mut self.written, &mut self.refusal);
         let effect = || {
-            written.push(rows);
+            written.push(match refusal {
+                Some(refusal) => refusal.take_from(&rows)?,
+                None => rows,
+            });
             Ok(())
         };
         world.call("sink.write", false, effect).await
@@ -277,7 +289,15 @@ impl Sink for SimSink {
         };
         let name = world.call("sink.prepare", true, effect).await?;
         self.written.clear();
+        if let Some(refusal) = &mut self.refusal {
+            refusal.refused.append(&mut refusal.later);
+        }
         Ok(Committable(name.into()))
+    }
+
+    fn rejected(&mut self) -> Option<RecordBatch> {
+        let ids = std::mem::take(&mut self.refusal.as_mut()?.refused);
+        (!ids.is_empty()).then(|| refused::rows(&ids))
     }
 
     async fn commit(&mut self, epoch: Epoch, what: Committable) -> Result<()> {
@@ -293,6 +313,26 @@ impl Sink for SimSink {
             Ok(())
         };
         world.call("sink.commit", true, effect).await
+    }
+}
+
+/// The ids of rows that a sink refuses.
+#[derive(Default)]
+struct Refusal {
+    /// Now.
+    refused: Vec<i64>,
+    /// At the next checkpoint.
+    later: Vec<i64>,
+}
+
+impl Refusal {
+    /// Leaves the rows that are taken.
+    fn take_from(&mut self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let ids = rows.column(0).as_primitive::<Int64Type>().values();
+        self.refused.extend(ids.iter().filter(|id| **id % 4 == 1));
+        self.later.extend(ids.iter().filter(|id| **id % 4 == 3));
+        let even: BooleanArray = ids.iter().map(|id| Some(id % 2 == 0)).collect();
+        Ok(filter_record_batch(rows, &even)?)
     }
 }
 

@@ -15,6 +15,7 @@ mod golden;
 mod joins;
 mod log;
 mod oracle;
+mod refused;
 mod store;
 mod world;
 
@@ -367,7 +368,16 @@ fn registry(world: Arc<World>, kind: &'static str, row_by_row: bool) -> Registry
     };
     millstream_operators::registry(Environment::default())
         .source(sources)
-        .sink(SimSinks { kind, world })
+        .sink(SimSinks {
+            kind,
+            world: world.clone(),
+            refuses: false,
+        })
+        .sink(SimSinks {
+            kind: "refusing",
+            world,
+            refuses: true,
+        })
 }
 
 fn plan(text: &str, registry: &Registry) -> Plan {
