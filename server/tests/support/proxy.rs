@@ -12,11 +12,6 @@ use super::pause;
 /// How long a slow answer is held up.
 const SLOW: Duration = Duration::from_millis(1_500);
 
-/// How Kinesis refuses a read.
-const THROTTLED: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.1\r\n\
-content-length: 104\r\nconnection: close\r\n\r\n\
-{\"__type\":\"ProvisionedThroughputExceededException\",\"message\":\"Rate exceeded for shard shardId-00000000\"}";
-
 /// What becomes of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -32,8 +27,8 @@ pub enum Fate {
     Unanswered,
     /// It gets its answer late.
     Slow,
-    /// If it is a GetRecords, Kinesis says that too much is read of the shard; else it gets its answer.
-    Throttled,
+    /// If it is a GetRecords, it is refused with this error of Kinesis; else it gets its answer.
+    Unread(&'static str),
     /// It gets no answer, and its connection stays open, for longer than anybody waits.
     Silent,
 }
@@ -137,10 +132,12 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
                 .write_all(refuse("500 Internal Server Error").as_bytes());
         }
         Fate::Slow => pause(SLOW),
-        Fate::Throttled if is_get_records(&request) => return client.get_mut().write_all(THROTTLED),
+        Fate::Unread(error) if is_get_records(&request) => {
+            return client.get_mut().write_all(refusal_of_kinesis(error).as_bytes());
+        }
         // Until the client closes it.
         Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
-        Fate::Lost | Fate::Unanswered | Fate::Good | Fate::Throttled => {}
+        Fate::Lost | Fate::Unanswered | Fate::Good | Fate::Unread(_) => {}
     }
     let mut server = TcpStream::connect(target)?;
     server.write_all(&request)?;
@@ -154,6 +151,15 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
 fn is_get_records(request: &[u8]) -> bool {
     let head = String::from_utf8_lossy(request);
     head.contains("Kinesis_20131202.GetRecords\r\n")
+}
+
+fn refusal_of_kinesis(error: &str) -> String {
+    let body = format!(r#"{{"__type":"{error}","message":"as the test wants it"}}"#);
+    let length = body.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.1\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
 }
 
 /// Head and body, the head asking to close the connection afterwards.
