@@ -31,6 +31,7 @@ pub fn registry(env: Environment) -> Registry {
         .source(http)
         .tables(tables::FileTables)
         .source(sources::generate::GenerateConnector)
+        .source(sources::kinesis::KinesisConnector::default())
         .source(sources::objects::FileConnector)
         .source(sources::objects::S3Connector)
         .sink(sinks::cloudwatch::CloudwatchConnector)

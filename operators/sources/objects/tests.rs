@@ -9,6 +9,7 @@ use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use futures::StreamExt;
+use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offset, Offsets, PartitionId, Partitions};
 use millstream_engine::time::timestamp_type;
 use serde_json::json;
@@ -37,6 +38,7 @@ fn source(options: serde_json::Value) -> Arc<dyn Source> {
         options,
         data_dir: PathBuf::new(),
         stop: CancellationToken::new(),
+        counters: Counters::detached(),
     };
     FileConnector.check(&cx).unwrap();
     FileConnector.open(cx).unwrap()

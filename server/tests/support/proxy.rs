@@ -35,6 +35,8 @@ pub enum Fate {
     Partly,
     /// As a throttled DynamoDB does it: of a BatchWriteItem, the first half is written and the rest handed back.
     HalfDone,
+    /// If it is a GetRecords, it is refused with this error of Kinesis; else it gets its answer.
+    Unread(&'static str),
     /// It gets no answer, and its connection stays open, for longer than anybody waits.
     Silent,
 }
@@ -171,6 +173,9 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
             return client.get_mut().write_all(&partly::put(&request, forward)?);
         }
         Fate::Slow => pause(SLOW),
+        Fate::Unread(error) if is_get_records(&request) => {
+            return client.get_mut().write_all(refusal_of_kinesis(error).as_bytes());
+        }
         // Until the client closes it.
         Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
         Fate::HalfDone => {
@@ -179,7 +184,7 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
                 return client.get_mut().write_all(&rest);
             }
         }
-        Fate::Lost | Fate::Unanswered | Fate::Good => {}
+        Fate::Lost | Fate::Unanswered | Fate::Good | Fate::Unread(_) => {}
     }
     let answer = exchange(target, &request)?;
     match fate {
@@ -217,6 +222,20 @@ fn halves(request: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     };
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\nconnection: close";
     Some((with_body(&head.join("\r\n"), &first), with_body(answer, &rest)))
+}
+
+fn is_get_records(request: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(request);
+    head.contains("Kinesis_20131202.GetRecords\r\n")
+}
+
+fn refusal_of_kinesis(error: &str) -> String {
+    let body = format!(r#"{{"__type":"{error}","message":"as the test wants it"}}"#);
+    let length = body.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.1\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
 }
 
 /// Head and body, the head asking to close the connection afterwards.
