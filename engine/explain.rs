@@ -7,29 +7,13 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use arrow::datatypes::Schema;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::config::columns::describe;
 use crate::pipeline::LateRows;
 use crate::plan::{Dedup, DedupNode, Plan, SinkNode, SourceNode, SqlNode, TableNode, WindowNode, rejected};
+use crate::secret::{mask, mask_url};
 use crate::window::Window;
-
-/// What stands in place of a secret.
-const MASK: &str = "***";
-
-/// Parts of option names whose values are secrets.
-const SECRET: [&str; 10] = [
-    "token",
-    "password",
-    "passwd",
-    "secret",
-    "authorization",
-    "credential",
-    "headers",
-    "api_key",
-    "access_key",
-    "signature",
-];
 
 /// The plan as text: sources, windows, what of each query runs where, sinks.
 pub fn text(plan: &Plan) -> String {
@@ -428,6 +412,7 @@ fn table_detail(table: &TableNode) -> Value {
         "path": mask_url(&table.path),
         "format": table.format,
         "refresh": table.refresh.map(span),
+        "options": mask(&table.options),
     })
 }
 
@@ -441,71 +426,4 @@ fn query_detail(query: &SqlNode) -> Value {
 
 fn sink_detail(sink: &SinkNode) -> Value {
     json!({ "type": sink.kind, "input": sink.input, "options": mask(&sink.options) })
-}
-
-/// Options without what looks like a secret: by the name of the key, or as user information in a URL.
-fn mask(options: &Value) -> Value {
-    match options {
-        Value::Object(members) => {
-            let member = |(key, value): (&String, &Value)| match is_secret(key) {
-                true => (key.clone(), json!(MASK)),
-                false => (key.clone(), mask(value)),
-            };
-            Value::Object(members.iter().map(member).collect::<Map<_, _>>())
-        }
-        Value::Array(items) => Value::Array(items.iter().map(mask).collect()),
-        Value::String(text) => Value::String(mask_url(text)),
-        other => other.clone(),
-    }
-}
-
-/// `https://user:pass@host/?token=x&page=1` as `https://***@host/?token=***&page=1`.
-fn mask_url(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
-    };
-    let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
-    let authority = &path[..path.find(['/', '#']).unwrap_or(path.len())];
-    let path = match authority.rfind('@') {
-        Some(at) => format!("{MASK}{}", &path[at..]),
-        None => path.to_owned(),
-    };
-    let parameter = |p: &str| match p.split_once('=') {
-        Some((key, _)) if is_secret(key.trim_start_matches('?')) => format!("{key}={MASK}"),
-        _ => p.to_owned(),
-    };
-    let query: Vec<String> = query.split('&').map(parameter).collect();
-    format!("{scheme}://{path}{}", query.join("&"))
-}
-
-/// Whether a key names a secret.
-fn is_secret(key: &str) -> bool {
-    let key = key.to_ascii_lowercase().replace('-', "_");
-    SECRET.iter().any(|s| key.contains(s))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_are_masked_wherever_they_stand() {
-        let options = json!({
-            "path": "/clicks",
-            "url": "https://user:p@ss@example.com/hook?token=1&page=2",
-            "plain": "s3://bucket/a@b",
-            "headers": { "Authorization": "Bearer x" },
-            "auth": [{ "API-Key": "x", "partition_key": "ad_id" }],
-            "bearer_token": "x",
-        });
-        let expect = json!({
-            "path": "/clicks",
-            "url": "https://***@example.com/hook?token=***&page=2",
-            "plain": "s3://bucket/a@b",
-            "headers": "***",
-            "auth": [{ "API-Key": "***", "partition_key": "ad_id" }],
-            "bearer_token": "***",
-        });
-        assert_eq!(mask(&options), expect);
-    }
 }

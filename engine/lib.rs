@@ -16,6 +16,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod registry;
 pub mod runtime;
+pub mod secret;
 pub mod sink;
 pub mod source;
 pub mod sql;

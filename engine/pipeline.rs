@@ -208,7 +208,6 @@ fn default_state_limit() -> Bytes {
 
 /// A reference table: rows that are read as a whole and joined by queries.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct TableSpec {
     /// The file with the rows, relative to the working directory, or `s3://bucket/key`. Unpacked if it ends in
     /// `.gz` or `.zst`.
@@ -223,12 +222,10 @@ pub struct TableSpec {
     /// The columns that queries see, each `"<type>"` or `"<type> not null"`, with the types of sources. Others
     /// that the file has are left out.
     pub columns: Columns,
-    /// AWS region of the bucket. Absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of a service that stands in for S3. Absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// The keys of the loader.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub options: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Where a stream goes.

@@ -171,10 +171,8 @@ pub struct TableNode {
     pub refresh: Option<Duration>,
     /// Its rows, once they are read.
     pub rows: SharedTable,
-    /// AWS region of the bucket; absent: from the environment.
-    pub region: Option<String>,
-    /// Address of a service that stands in for S3; absent: from the environment, else AWS.
-    pub endpoint: Option<String>,
+    /// The loader's own keys.
+    pub options: serde_json::Value,
 }
 
 impl TableNode {
@@ -185,8 +183,7 @@ impl TableNode {
             path: self.path.clone(),
             format: self.format,
             schema: self.rows.schema().clone(),
-            region: self.region.clone(),
-            endpoint: self.endpoint.clone(),
+            options: self.options.clone(),
         }
     }
 }

@@ -90,15 +90,16 @@ pub struct TableContext {
     pub format: Option<TableFormat>,
     /// Its columns.
     pub schema: SchemaRef,
-    /// AWS region of the bucket; absent: from the environment.
-    pub region: Option<String>,
-    /// Address of a service that stands in for S3; absent: from the environment, else AWS.
-    pub endpoint: Option<String>,
+    /// The keys that only the loader knows, as typed by its schema.
+    pub options: serde_json::Value,
 }
 
 /// Reads tables.
 #[async_trait]
 pub trait TableLoader: Send + Sync {
+    /// JSON Schema of the keys only this loader knows.
+    fn options(&self) -> schemars::Schema;
+
     /// Checks without side effects what [`TableLoader::load`] would refuse; run by `millstream check`.
     fn check(&self, table: &TableContext) -> Result<()>;
 

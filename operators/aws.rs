@@ -1,21 +1,27 @@
-//! AWS clients: the standard environment, endpoint overrides, and SDK errors sorted into ours.
+//! AWS clients: the standard credentials, endpoint overrides, roles, and SDK errors sorted into ours.
 //!
-//! Everything the AWS command line understands works here too (environment, profiles, instance roles), and so do
-//! `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`, which the SDK applies itself. The environment is read once
-//! per process. The SDK tries a request twice at most: repeating with patience is the runtime's work, which knows
-//! about backpressure and shutdown.
+//! Credentials come from the environment, profiles, web identity, and the roles of containers and instances, as for the
+//! AWS command line; `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` are applied by the SDK itself. The environment is
+//! read once per process; a connector's [`AwsOptions`] go before it. The SDK tries a request twice at most: repeating
+//! with patience is the runtime's work, which knows about backpressure and shutdown.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
+use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_s3::config::SharedCredentialsProvider;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use millstream_engine::secret::Secret;
 use millstream_engine::{Error, Result};
-use tokio::sync::OnceCell;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::sync::{Mutex, OnceCell};
+use url::Url;
 
 /// Attempts of one request inside the SDK: enough to pass over a connection that died while idle.
 const ATTEMPTS: u32 = 2;
@@ -32,13 +38,66 @@ const UPLOAD_BYTES_PER_SECOND: u64 = 250_000;
 /// S3 puts the parts of a large object together before it answers.
 pub const COMPLETE_TIMEOUT: Duration = Duration::from_secs(130);
 
-/// Where a connector's requests go, where the pipeline file says so.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where a connector's requests go and in whose name, where the pipeline file says so. Connectors flatten it into their
+/// own options, so every connector has these keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct AwsOptions {
-    /// Region; absent: from the environment.
+    /// AWS region. Absent: from the environment.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
     pub region: Option<String>,
-    /// Address of a service that stands in for AWS; absent: from the environment, else AWS.
+    /// Address of a service that stands in for AWS, `http://host:port`. Absent: from the environment, else AWS.
+    #[serde(default)]
     pub endpoint: Option<String>,
+    /// The role in which requests are made. It is assumed with the credentials of the environment. Absent: requests are
+    /// made with those credentials themselves.
+    #[serde(default)]
+    pub assume_role: Option<AssumeRole>,
+}
+
+/// A role that is assumed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AssumeRole {
+    /// The role, `arn:aws:iam::<account>:role/<name>`.
+    #[schemars(regex(pattern = r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$"))]
+    pub role_arn: String,
+    /// What the role's owner demands to be named. It is never printed.
+    #[serde(default)]
+    #[schemars(length(min = 2))]
+    pub external_id: Option<Secret>,
+    /// What the session is called in the owner's records.
+    #[serde(default = "session_name")]
+    #[schemars(regex(pattern = r"^[\w+=,.@-]{2,64}$"))]
+    pub session_name: String,
+}
+
+fn session_name() -> String {
+    "millstream".into()
+}
+
+impl AwsOptions {
+    /// Checks without side effects what the clients would refuse.
+    pub fn check(&self) -> Result<()> {
+        let Some(endpoint) = &self.endpoint else {
+            return Ok(());
+        };
+        let wrong =
+            |why: &str| Error::config(format!("endpoint: {why}; write http://host:port or https://host"));
+        let url = Url::parse(endpoint).map_err(|e| wrong(&e.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+            return Err(wrong("names no http or https host"));
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong(
+                "names a user, but requests are signed with AWS credentials",
+            ));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(wrong("has more than a path behind the host"));
+        }
+        Ok(())
+    }
 }
 
 /// The configuration of this process from the standard environment.
@@ -57,19 +116,86 @@ pub async fn config() -> &'static SdkConfig {
 
 /// The configuration for one connector. It is an error of configuration when no region is known, which emulators
 /// need too, as it is part of every signature. The endpoint of the options is not in it: the SDK would put the
-/// environment's before it, so it goes into each service's own configuration.
+/// environment's before it, so it goes into each service's own configuration. Roles are therefore assumed at the
+/// environment's endpoint.
 pub async fn config_for(options: &AwsOptions) -> Result<SdkConfig> {
+    options.check()?;
     let mut config = config().await.to_builder();
     if let Some(region) = &options.region {
         config = config.region(Region::new(region.clone()));
     }
     let config = config.build();
-    match config.region() {
-        Some(_) => Ok(config),
-        None => Err(Error::config(
+    let Some(region) = config.region() else {
+        return Err(Error::config(
             "no AWS region is known; set AWS_REGION, or region in the pipeline file, for example us-east-1",
-        )),
+        ));
+    };
+    let Some(role) = &options.assume_role else {
+        return Ok(config);
+    };
+    let provider = assumed(role, region, &config).await;
+    Ok(config.to_builder().credentials_provider(provider).build())
+}
+
+/// The credentials of a role, which all clients of the process share: it is assumed once, not for every client. No
+/// request is made before the first client needs them.
+async fn assumed(role: &AssumeRole, region: &Region, config: &SdkConfig) -> SharedCredentialsProvider {
+    type Roles = Vec<((AssumeRole, Region), SharedCredentialsProvider)>;
+    /// As many as pipeline files name.
+    static ROLES: Mutex<Roles> = Mutex::const_new(Vec::new());
+    let mut roles = ROLES.lock().await;
+    let key = (role.clone(), region.clone());
+    if let Some((_, provider)) = roles.iter().find(|(known, _)| *known == key) {
+        return provider.clone();
     }
+    let mut provider = AssumeRoleProvider::builder(&role.role_arn)
+        .session_name(&role.session_name)
+        .configure(config);
+    if let Some(id) = &role.external_id {
+        provider = provider.external_id(id.expose());
+    }
+    let provider = SharedCredentialsProvider::new(provider.build().await);
+    roles.push((key, provider.clone()));
+    provider
+}
+
+/// Defines the function that makes a service's client.
+macro_rules! client {
+    ($(#[$doc:meta])* $name:ident, $sdk:ident) => {
+        $(#[$doc])*
+        pub async fn $name(options: &AwsOptions) -> Result<$sdk::Client> {
+            let mut config = $sdk::config::Builder::from(&config_for(options).await?);
+            if let Some(endpoint) = &options.endpoint {
+                config = config.endpoint_url(endpoint);
+            }
+            Ok($sdk::Client::from_conf(config.build()))
+        }
+    };
+}
+
+client! {
+    /// A CloudWatch client.
+    cloudwatch, aws_sdk_cloudwatch
+}
+client! {
+    /// A DynamoDB client.
+    dynamodb, aws_sdk_dynamodb
+}
+client! {
+    /// A Firehose client.
+    firehose, aws_sdk_firehose
+}
+client! {
+    /// A Glue client.
+    glue, aws_sdk_glue
+}
+client! {
+    /// A Kinesis client.
+    kinesis, aws_sdk_kinesis
+}
+client! {
+    /// An SQS client.
+    sqs, aws_sdk_sqs
 }
 
 /// An S3 client. Where something stands in for AWS, buckets are addressed by path, since few such services have
@@ -97,16 +223,6 @@ pub fn upload_timeout(bytes: u64) -> aws_sdk_s3::config::Builder {
 /// Overrides how long one attempt at a request may take.
 pub fn s3_timeout(attempt: Duration) -> aws_sdk_s3::config::Builder {
     aws_sdk_s3::config::Builder::new().timeout_config(timeouts(attempt))
-}
-
-/// A CloudWatch client.
-pub async fn cloudwatch(options: &AwsOptions) -> Result<aws_sdk_cloudwatch::Client> {
-    let config = config_for(options).await?;
-    let mut config = aws_sdk_cloudwatch::config::Builder::from(&config);
-    if let Some(endpoint) = &options.endpoint {
-        config = config.endpoint_url(endpoint);
-    }
-    Ok(aws_sdk_cloudwatch::Client::from_conf(config.build()))
 }
 
 fn timeouts(attempt: Duration) -> TimeoutConfig {
@@ -304,7 +420,7 @@ mod tests {
     async fn a_region_in_the_options_is_enough() {
         let options = AwsOptions {
             region: Some("eu-west-1".into()),
-            endpoint: None,
+            ..AwsOptions::default()
         };
         let config = config_for(&options).await.unwrap();
         assert_eq!(config.region().map(Region::as_ref), Some("eu-west-1"));

@@ -25,7 +25,8 @@ use millstream_engine::checkpoint::store::{
     CheckpointStore, MANIFEST, Restored, STATE, States, decode_manifest, encode_manifest, taken,
 };
 use millstream_engine::message::Epoch;
-use millstream_engine::{Error, Result};
+use millstream_engine::{Error, Result, source};
+use serde_json::{Map, Value};
 
 use crate::aws::{self, AwsOptions};
 
@@ -46,25 +47,52 @@ struct Known {
     named: Named,
 }
 
+/// Reads `region=…&endpoint=…&role_arn=…&external_id=…&session_name=…`.
+fn aws_options(query: &str) -> Result<AwsOptions> {
+    let mut options = Map::new();
+    let mut role = Map::new();
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let value = Value::from(value.into_owned());
+        match &*key {
+            "region" | "endpoint" => options.insert(key.into_owned(), value),
+            "role_arn" | "external_id" | "session_name" => role.insert(key.into_owned(), value),
+            _ => {
+                return Err(Error::config(format!(
+                    "unknown key {key:?}; known keys: region, endpoint, role_arn, external_id, session_name"
+                )));
+            }
+        };
+    }
+    if !role.is_empty() {
+        options.insert("assume_role".into(), role.into());
+    }
+    source::options(&options.into())
+}
+
 impl S3Store {
     /// The store of `pipeline` below `s3://bucket/prefix`. Makes no request.
+    ///
+    /// Behind a `?` stand the keys of [`AwsOptions`], with those of the role beside them:
+    /// `s3://bucket/prefix?region=eu-west-1&role_arn=arn:aws:iam::123456789012:role/lake`.
     pub async fn open(url: &str, pipeline: &str) -> Result<S3Store> {
+        let (place, options) = url.split_once('?').unwrap_or((url, ""));
         let wrong = || {
             Error::config(format!(
-                "{url:?} is no place for checkpoints; write s3://bucket/prefix"
+                "{place:?} is no place for checkpoints; write s3://bucket/prefix"
             ))
         };
-        let rest = url.strip_prefix("s3://").ok_or_else(wrong)?;
+        let rest = place.strip_prefix("s3://").ok_or_else(wrong)?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() {
             return Err(wrong());
         }
+        let options = aws_options(options).map_err(|e| e.within(place))?;
         let prefix = match prefix.trim_matches('/') {
             "" => format!("{pipeline}/"),
             prefix => format!("{prefix}/{pipeline}/"),
         };
         Ok(S3Store {
-            client: aws::s3(&AwsOptions::default()).await?,
+            client: aws::s3(&options).await?,
             bucket: bucket.into(),
             prefix,
             known: Mutex::default(),

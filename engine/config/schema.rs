@@ -21,6 +21,8 @@ pub fn schema(registry: &Registry) -> Value {
     let sinks: Vec<_> = registry.sinks.iter().map(|(n, c)| (*n, c.options())).collect();
     merge(&mut root, "SourceSpec", "source", sources);
     merge(&mut root, "SinkSpec", "sink", sinks);
+    let loader = registry.tables.as_ref().map(|loader| loader.options());
+    merge_tables(&mut root, loader);
     for table in NAMED {
         root["properties"][table]["propertyNames"] = json!({ "pattern": NAME_PATTERN });
     }
@@ -44,10 +46,28 @@ fn merge(root: &mut Value, spec: &str, section: &str, connectors: Vec<(&str, sch
     root["$defs"][spec] = json!({ "description": base["description"], "oneOf": branches });
 }
 
+/// Adds the keys of the loader, of which there is one at most, to the definition of tables.
+fn merge_tables(root: &mut Value, loader: Option<schemars::Schema>) {
+    let options = match loader {
+        Some(options) => adopt(root, "table", options.to_value()),
+        None => json!({ "properties": {} }),
+    };
+    let mut base = root["$defs"]["TableSpec"].take();
+    let description = base["description"].take();
+    base = extend(base, options);
+    base["description"] = description;
+    root["$defs"]["TableSpec"] = base;
+}
+
 /// The keys every section has and those of one connector, in one table.
-fn branch(base: &Value, kind: &str, mut options: Value) -> Value {
+fn branch(base: &Value, kind: &str, options: Value) -> Value {
     let mut branch = base.clone();
     branch["properties"]["type"]["const"] = json!(kind);
+    extend(branch, options)
+}
+
+/// Adds the keys of `options`, and its description in place of the other.
+fn extend(mut branch: Value, mut options: Value) -> Value {
     if let Some(text) = options.get("description") {
         branch["description"] = text.clone();
     }
@@ -59,7 +79,7 @@ fn branch(base: &Value, kind: &str, mut options: Value) -> Value {
             ours.entry(key).or_insert_with(|| schema.clone());
         }
     }
-    let mut required = base["required"].as_array().cloned().unwrap_or_default();
+    let mut required = branch["required"].as_array().cloned().unwrap_or_default();
     required.extend(options["required"].as_array().cloned().unwrap_or_default());
     branch["required"] = json!(required);
     // A connector may describe its keys with combinators; then only it knows which keys there are.

@@ -31,8 +31,7 @@ pub(super) fn read(checker: &mut Checker<'_>) {
             format: spec.format,
             refresh: spec.refresh.map(|r| r.0),
             rows: SharedTable::new(schema),
-            region: spec.region,
-            endpoint: spec.endpoint,
+            options: spec.options.into(),
         };
         let loader = checker.registry.tables.clone();
         let refused = match loader.filter(|_| node.is_whole()) {

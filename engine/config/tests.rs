@@ -408,10 +408,21 @@ sink!(
     }
 );
 
+#[derive(Deserialize, JsonSchema)]
+#[allow(dead_code)]
+struct TableOptions {
+    /// Region of the bucket.
+    #[serde(default)]
+    region: Option<String>,
+}
+
 struct Tables;
 
 #[async_trait]
 impl TableLoader for Tables {
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(TableOptions)
+    }
     fn check(&self, table: &TableContext) -> Result<()> {
         match table.path.starts_with("s4:") {
             true => Err(Error::config(format!("there is nothing like {:?}", table.path))),

@@ -13,23 +13,19 @@ use crate::checkpoint::disk::DiskStore;
 use crate::checkpoint::manifest::TaskId;
 use crate::checkpoint::store::{CheckpointStore, Restored};
 use crate::error::{Error, Result};
-use crate::message::{Barrier, Epoch};
+use crate::message::Epoch;
 use crate::plan::SourceNode;
 use crate::runtime::Shared;
 use crate::runtime::build::Builder;
 use crate::runtime::chain::{Chain, FanId};
-use crate::runtime::clock::{ClockSettings, SourceClock};
 use crate::runtime::inbox::Inbox;
 use crate::runtime::operator_task::OperatorTask;
 use crate::runtime::rejected::Rejected;
 use crate::runtime::sink_task::{Commit, Retry, SinkTask};
-use crate::runtime::source_task::SourceTask;
 use crate::runtime::status::PipelineState;
 use crate::runtime::tables;
 use crate::sink::{Sink, SinkContext};
-use crate::source::{PartitionId, Source, SourceContext};
 use crate::state::Snapshot;
-use crate::time::Timestamp;
 use crate::window::Window;
 
 type Tasks = JoinSet<(String, Result<()>)>;
@@ -72,14 +68,14 @@ fn fit(shared: &Shared, restored: &mut Restored) -> Result<()> {
     Ok(())
 }
 
-struct Attempt<'a> {
-    shared: &'a Arc<Shared>,
-    stop: CancellationToken,
+pub(super) struct Attempt<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) stop: CancellationToken,
     store: Option<Arc<dyn CheckpointStore>>,
     epoch: Epoch,
-    restored: Option<Restored>,
+    pub(super) restored: Option<Restored>,
     sinks: Vec<(String, String, Box<dyn Sink>)>,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
 }
 
 impl<'a> Attempt<'a> {
@@ -206,81 +202,6 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    fn open_source(&self, node: &SourceNode) -> Result<Arc<dyn Source>> {
-        let shared = self.shared;
-        if shared.bounded {
-            let given = shared.bounded_run.lock().expect("only this task locks it");
-            let source = given.as_ref().and_then(|b| b.sources.get(&node.name).cloned());
-            return source
-                .ok_or_else(|| Error::config(format!("no rows were given for source {}", node.name)));
-        }
-        let place = format!("source.{}", node.name);
-        let connector = shared.registry.sources.get(node.kind.as_str());
-        let connector =
-            connector.ok_or_else(|| Error::config(format!("{place}: no source type {:?}", node.kind)))?;
-        let cx = SourceContext {
-            pipeline: shared.plan.name.clone(),
-            name: node.name.clone(),
-            schema: node.schema.clone(),
-            event_time: node.event_time,
-            options: node.options.clone(),
-            data_dir: shared.data_dir.join("sources").join(&node.name),
-            stop: self.stop.clone(),
-        };
-        connector.open(cx).map_err(|e| e.within(place))
-    }
-
-    async fn start_source(
-        &mut self,
-        node: &SourceNode,
-        source: &Arc<dyn Source>,
-        builder: &mut Builder<'_>,
-        reports: &mpsc::Sender<Report>,
-    ) -> Result<Vec<mpsc::Sender<Barrier>>> {
-        let place = format!("source.{}", node.name);
-        let partitions = source.partitions().await.map_err(|e| e.within(&place))?;
-        let saved = self
-            .restored
-            .as_ref()
-            .and_then(|r| r.manifest.sources.get(&node.name));
-        let resumed = saved.and_then(|s| s.watermark).unwrap_or(Timestamp::MIN);
-        let settings = ClockSettings {
-            max_out_of_orderness: node.max_out_of_orderness,
-            idle_after: node.idle_after,
-        };
-        let clock = Arc::new(SourceClock::new(settings, partitions.len(), resumed));
-        let mut barriers = Vec::new();
-        for (number, partition) in partitions.iter().enumerate() {
-            let (mut chain, rows, invalid) = builder.source_chain(node)?;
-            self.restore_partition(&mut chain, &node.name, &partitions, number)?;
-            let (inject, barrier) = mpsc::channel(1);
-            barriers.push(inject);
-            let task = SourceTask {
-                name: node.name.clone(),
-                source: source.clone(),
-                partition: partition.clone(),
-                number,
-                clock: clock.clone(),
-                event_time: node.event_time,
-                max_future: node.max_future,
-                offset: saved.and_then(|s| s.offsets.get(partition).cloned()),
-                sent: Timestamp::MIN,
-                chain,
-                rows,
-                invalid,
-                metrics: self.shared.nodes[&place].clone(),
-                timer: self.shared.timer.clone(),
-                counts_out: node.dedup.is_none(),
-                barriers: barrier,
-                reports: reports.clone(),
-                stop: self.stop.clone(),
-            };
-            let name = format!("{place}[{partition}]");
-            self.tasks.spawn(async move { (name, task.run().await) });
-        }
-        Ok(barriers)
-    }
-
     fn dedup_chains(&mut self, builder: &mut Builder<'_>) -> Result<Vec<Waiting>> {
         let mut waiting = Vec::new();
         let plan = &self.shared.plan;
@@ -402,28 +323,8 @@ impl<'a> Attempt<'a> {
         Ok(commits)
     }
 
-    /// State goes back to the partition it came from; that of a partition which is gone, or of a dedup task which
-    /// is gone, goes to one that is there, since partial aggregates merge anywhere.
-    fn restore_partition(
-        &self,
-        chain: &mut Chain,
-        source: &str,
-        partitions: &[PartitionId],
-        number: usize,
-    ) -> Result<()> {
-        self.restore(chain, |of, _| {
-            let (s, home) = match of {
-                TaskId::Partition { source, partition } => {
-                    (source, partitions.iter().position(|id| id.0 == *partition))
-                }
-                TaskId::Source(source) => (source, None),
-                TaskId::Window(_) | TaskId::Query(_) | TaskId::Dedup(_) => return false,
-            };
-            s == source && home.unwrap_or(0) == number
-        })
-    }
-
-    fn restore(&self, chain: &mut Chain, mine: impl Fn(&TaskId, &str) -> bool) -> Result<()> {
+    /// Gives a chain the state that is its own.
+    pub(super) fn restore(&self, chain: &mut Chain, mine: impl Fn(&TaskId, &str) -> bool) -> Result<()> {
         let Some(restored) = &self.restored else {
             return Ok(());
         };

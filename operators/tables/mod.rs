@@ -16,6 +16,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
+use millstream_engine::source::options;
 use millstream_engine::table::{TableContext, TableFormat, TableLoader};
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
@@ -43,9 +44,14 @@ pub struct FileTables;
 
 #[async_trait]
 impl TableLoader for FileTables {
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(AwsOptions)
+    }
+
     fn check(&self, table: &TableContext) -> Result<()> {
         Location::of(&table.path)?;
         format(table)?;
+        options::<AwsOptions>(&table.options)?.check()?;
         Decoder::new(Arc::clone(&table.schema)).map(drop)
     }
 
@@ -77,8 +83,7 @@ pub async fn load_file(path: &str, schema: SchemaRef) -> Result<Vec<RecordBatch>
         path: path.into(),
         format: None,
         schema,
-        region: None,
-        endpoint: None,
+        options: serde_json::json!({}),
     };
     FileTables.load(&table).await
 }
@@ -127,11 +132,7 @@ fn format(table: &TableContext) -> Result<TableFormat> {
 
 async fn object(table: &TableContext, bucket: &str, key: &str) -> Result<Bytes> {
     let doing = || format!("reading {}", table.path);
-    let client = aws::s3(&AwsOptions {
-        region: table.region.clone(),
-        endpoint: table.endpoint.clone(),
-    })
-    .await?;
+    let client = aws::s3(&options(&table.options)?).await?;
     let got = client.get_object().bucket(bucket).key(key).send().await;
     let got = got.map_err(|e| aws::classify(e, doing()))?;
     if got

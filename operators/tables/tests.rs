@@ -25,8 +25,7 @@ fn context(path: &str) -> TableContext {
         path: path.into(),
         format: None,
         schema: schema(),
-        region: None,
-        endpoint: None,
+        options: serde_json::json!({}),
     }
 }
 

@@ -312,8 +312,7 @@ async fn inside_tables() {
             Field::new("ad", DataType::Utf8, false),
             Field::new("price", DataType::Float64, true),
         ])),
-        region: None,
-        endpoint: None,
+        options: json!({}),
     };
     let rows = FileTables.load(&table("lake/tables/ads.csv.gz")).await.unwrap();
     let expect = RecordBatch::try_new(

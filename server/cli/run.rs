@@ -21,7 +21,8 @@ pub struct Run {
     /// not published
     #[arg(long, value_name = "NODE", value_parser = node)]
     pub reset: Vec<String>,
-    /// Where checkpoints go, s3://bucket/prefix; absent: under the data directory
+    /// Where checkpoints go, s3://bucket/prefix; absent: under the data directory. Behind a ? may stand region,
+    /// endpoint, role_arn, external_id and session_name: s3://bucket/prefix?region=eu-west-1
     #[arg(long, value_name = "URL", env = "MILLSTREAM_CHECKPOINT")]
     pub checkpoint: Option<String>,
 }

@@ -42,7 +42,7 @@ use self::points::{Point, Value};
 use self::refusal::Accepted;
 use super::rejected::RejectedRows;
 use super::{promise, promised};
-use crate::aws::{self, AwsOptions};
+use crate::aws;
 
 mod columns;
 pub mod options;
@@ -90,17 +90,15 @@ impl SinkConnector for CloudwatchConnector {
     }
 
     fn check(&self, cx: &SinkContext) -> Result<()> {
-        Mapping::new(cx, &options(&cx.options)?).map(drop)
+        let typed: CloudwatchOptions = options(&cx.options)?;
+        typed.aws.check()?;
+        Mapping::new(cx, &typed).map(drop)
     }
 
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let typed: CloudwatchOptions = options(&cx.options)?;
         let mapping = Mapping::new(&cx, &typed)?;
-        let client = aws::cloudwatch(&AwsOptions {
-            region: typed.region,
-            endpoint: typed.endpoint,
-        })
-        .await?;
+        let client = aws::cloudwatch(&typed.aws).await?;
         Ok(Box::new(CloudwatchSink {
             client,
             namespace: typed.namespace,

@@ -7,9 +7,10 @@ use millstream_engine::pipeline::Span;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::aws::AwsOptions;
+
 /// The keys of a `cloudwatch` sink.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct CloudwatchOptions {
     /// CloudWatch namespace, such as `Warehouse/Advertising`.
     pub namespace: String,
@@ -29,12 +30,9 @@ pub struct CloudwatchOptions {
     /// as after a crash: they are sent again once they have not shown for this long.
     #[serde(default = "settle")]
     pub settle: Span,
-    /// AWS region; absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of a service that stands in for CloudWatch; absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// Where its requests go.
+    #[serde(flatten)]
+    pub aws: AwsOptions,
 }
 
 /// How fine CloudWatch stores datapoints.

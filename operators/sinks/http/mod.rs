@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use millstream_engine::Result;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::pipeline::Span;
+use millstream_engine::secret::Secret;
 use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
 use millstream_engine::source::options;
 use schemars::JsonSchema;
@@ -86,17 +87,6 @@ pub enum BodyFormat {
     Json,
     /// One JSON object per line.
     Ndjson,
-}
-
-/// Text that is never printed: it may hold a token.
-#[derive(Clone, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(not printed)")
-    }
 }
 
 fn default_batch_rows() -> usize {

@@ -172,7 +172,7 @@ impl BodyFormat {
 
 fn address(options: &HttpSinkOptions) -> Result<Uri> {
     let wrong = |why: &str| Error::config(format!("url: {why}; write http://host/path or https://host/path"));
-    let uri: Uri = options.url.0.parse().map_err(|e| wrong(&format!("{e}")))?;
+    let uri: Uri = options.url.expose().parse().map_err(|e| wrong(&format!("{e}")))?;
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(_)) => Ok(uri),
         _ => Err(wrong("names no http or https host")),
@@ -189,12 +189,12 @@ fn headers(options: &HttpSinkOptions) -> Result<HeaderMap> {
     for (name, value) in &options.headers {
         let header = HeaderName::try_from(name.as_str())
             .map_err(|_| Error::config(format!("headers: {name:?} cannot be a header's name")))?;
-        headers.insert(header, secret_value(&format!("headers.{name}"), &value.0)?);
+        headers.insert(header, secret_value(&format!("headers.{name}"), value.expose())?);
     }
     if let Some(token) = &options.bearer_token {
         headers.insert(
             AUTHORIZATION,
-            secret_value("bearer_token", &format!("Bearer {}", token.0))?,
+            secret_value("bearer_token", &format!("Bearer {}", token.expose()))?,
         );
     }
     Ok(headers)

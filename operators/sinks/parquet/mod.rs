@@ -65,7 +65,6 @@ pub struct ParquetConnector;
 
 /// The keys of a `parquet` sink.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ParquetOptions {
     /// The lake: a local path, `file:///path` or `s3://bucket/prefix`.
     pub path: String,
@@ -83,12 +82,9 @@ pub struct ParquetOptions {
     /// When a file is closed and published.
     #[serde(default)]
     pub roll: Roll,
-    /// AWS region of the bucket; absent: from the environment.
-    #[serde(default)]
-    pub region: Option<String>,
-    /// Address of an S3-compatible service; absent: from the environment, else AWS.
-    #[serde(default)]
-    pub endpoint: Option<String>,
+    /// Where requests go whose path is in S3.
+    #[serde(flatten)]
+    pub aws: AwsOptions,
 }
 
 /// How pages of a Parquet file are compressed.
@@ -165,6 +161,7 @@ impl ParquetOptions {
 
     fn plan(&self, cx: &SinkContext) -> Result<(Location, Partitioner, FileFormat)> {
         let location = self.path.parse()?;
+        self.aws.check()?;
         let partitioner = Partitioner::new(cx, &self.partition_by)?;
         let format = FileFormat::new(&cx.schema, &partitioner.columns(), self.properties()?)?;
         Ok((location, partitioner, format))
@@ -192,10 +189,7 @@ impl SinkConnector for ParquetConnector {
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let typed: ParquetOptions = options(&cx.options)?;
         let (location, partitioner, format) = typed.plan(&cx)?;
-        let aws = AwsOptions {
-            region: typed.region,
-            endpoint: typed.endpoint,
-        };
+        let aws = typed.aws;
         let lake = Lake::open(typed.path, location, &aws, &cx).await?;
         Ok(Box::new(ParquetSink {
             partitioner,

@@ -9,7 +9,9 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use millstream_engine::source::{Offset, Offsets, PartitionId, Source, SourceBatch, SourceContext};
+use millstream_engine::source::{
+    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
+};
 use millstream_engine::{Error, Result};
 
 use super::coalesce;
@@ -56,8 +58,8 @@ impl Source for HttpSource {
         self.endpoint.schema.clone()
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionId>> {
-        Ok(self.endpoint.partitions())
+    async fn partitions(&self, read: &Offsets) -> Result<Partitions> {
+        Ok(Partitions::fixed(self.endpoint.partitions(), read))
     }
 
     fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {
