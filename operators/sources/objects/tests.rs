@@ -332,6 +332,7 @@ async fn a_stop_ends_a_stream_without_saying_that_the_file_has_ended() {
         options: json!({ "path": dir.path() }),
         data_dir: PathBuf::new(),
         stop: stop.clone(),
+        counters: Counters::detached(),
     };
     let source = FileConnector.open(cx).unwrap();
     let (id, start) = only(&source).await;
