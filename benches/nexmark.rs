@@ -26,7 +26,9 @@ use millstream_engine::metrics::Metrics;
 use millstream_engine::plan::Plan;
 use millstream_engine::runtime::{self, BoundedRun, RunOptions, timer};
 use millstream_engine::sink::{Committable, Sink};
-use millstream_engine::source::{Offset, Offsets, PartitionId, Source, SourceBatch, SourceContext};
+use millstream_engine::source::{
+    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
+};
 use millstream_operators::Environment;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -139,7 +141,8 @@ async fn generated(name: &str, schema: SchemaRef, query: &str) -> anyhow::Result
         stop: CancellationToken::new(),
     };
     let source = registry.sources["generate"].open(cx)?;
-    let partition = &source.partitions().await?[0];
+    let found = source.partitions(&Offsets::new()).await?;
+    let partition = &found.open[0].0;
     let batches = source.read(partition, None).map_ok(|batch| batch.rows);
     Ok(batches.try_collect().await?)
 }
@@ -161,6 +164,7 @@ async fn streamed(
         metrics: Arc::new(Metrics::new()),
         reset: Vec::new(),
         checkpoints: None,
+        cores: runtime::cores(),
         timer: timer::real(),
         bounded: Some(BoundedRun {
             sources: tables.iter().map(source).collect(),
@@ -210,8 +214,8 @@ impl Source for InMemory {
         self.0[0].schema()
     }
 
-    async fn partitions(&self) -> millstream_engine::Result<Vec<PartitionId>> {
-        Ok(vec![PartitionId("0".into())])
+    async fn partitions(&self, read: &Offsets) -> millstream_engine::Result<Partitions> {
+        Ok(Partitions::fixed([PartitionId("0".into())], read))
     }
 
     fn read(

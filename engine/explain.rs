@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::config::columns::describe;
 use crate::pipeline::LateRows;
-use crate::plan::{Dedup, DedupNode, Plan, SinkNode, SourceNode, SqlNode, TableNode, WindowNode};
+use crate::plan::{Dedup, DedupNode, Plan, SinkNode, SourceNode, SqlNode, TableNode, WindowNode, rejected};
 use crate::secret::{mask, mask_url};
 use crate::window::Window;
 
@@ -52,6 +52,10 @@ pub fn text(plan: &Plan) -> String {
     for sink in &plan.sinks {
         let _ = writeln!(out, "\nsink {} ({}) takes {}", sink.name, sink.kind, sink.input);
         lines(&mut out, 1, option_lines(&sink.options));
+        let refused = rejected(&sink.name);
+        if plan.streams.contains_key(&refused) {
+            lines(&mut out, 1, [format!("rows it refuses: {refused}")]);
+        }
     }
     out
 }
@@ -351,7 +355,9 @@ impl<'p> Graph<'p> {
     /// An edge from whoever makes `stream` (a window's name stands for its rows).
     fn edge(&mut self, plan: &Plan, stream: &str, to: String) {
         let maker = stream.split('.').next().unwrap_or(stream);
-        let kind = if plan.sources.iter().any(|s| s.name == maker) {
+        let kind = if plan.rejecting(stream).is_some() {
+            "sink"
+        } else if plan.sources.iter().any(|s| s.name == maker) {
             "source"
         } else if plan.dedups.iter().any(|d| d.name == maker) {
             "dedup"

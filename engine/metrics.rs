@@ -48,6 +48,7 @@ pub struct Metrics {
     rows_out: Family<NodeLabels, Counter>,
     rows_late: Family<NodeLabels, Counter>,
     rows_invalid: Family<NodeLabels, Counter>,
+    rows_rejected: Family<NodeLabels, Counter>,
     busy: Family<NodeLabels, Counter<f64, AtomicU64>>,
     retries: Family<NodeLabels, Counter>,
     watermark_lag: Family<NodeLabels, Gauge<f64, AtomicU64>>,
@@ -74,6 +75,7 @@ impl Metrics {
             rows_out: Family::default(),
             rows_late: Family::default(),
             rows_invalid: Family::default(),
+            rows_rejected: Family::default(),
             busy: Family::default(),
             retries: Family::default(),
             watermark_lag: Family::default(),
@@ -97,6 +99,7 @@ impl Metrics {
             "Input that could not become rows",
             m.rows_invalid.clone(),
         );
+        r.register("rows_rejected", "Rows a sink refused", m.rows_rejected.clone());
         r.register_with_unit("busy", "Time a node spent working", Unit::Seconds, m.busy.clone());
         r.register(
             "retries",
@@ -150,6 +153,7 @@ impl Metrics {
             rows_out: self.rows_out.get_or_create(&labels).clone(),
             rows_late: self.rows_late.get_or_create(&labels).clone(),
             rows_invalid: self.rows_invalid.get_or_create(&labels).clone(),
+            rows_rejected: self.rows_rejected.get_or_create(&labels).clone(),
             busy: self.busy.get_or_create(&labels).clone(),
             retries: self.retries.get_or_create(&labels).clone(),
             watermark_lag: self.watermark_lag.get_or_create(&labels).clone(),
@@ -188,6 +192,8 @@ pub struct NodeMetrics {
     pub rows_late: Counter,
     /// Input that could not become rows.
     pub rows_invalid: Counter,
+    /// Rows a sink refused.
+    pub rows_rejected: Counter,
     /// Seconds of work.
     pub busy: Counter<f64, AtomicU64>,
     /// Calls made again.

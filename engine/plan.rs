@@ -32,7 +32,8 @@ pub struct Plan {
     pub tables: Vec<TableNode>,
     /// Where streams go.
     pub sinks: Vec<SinkNode>,
-    /// Every stream there is, by name: sources, `<source>.invalid`, dedups, `<window>.late`, queries.
+    /// Every stream there is, by name: sources, `<source>.invalid`, dedups, `<window>.late`, queries,
+    /// `<sink>.rejected`.
     pub streams: BTreeMap<String, Stream>,
     /// Time from one checkpoint to the next.
     pub checkpoint_interval: Duration,
@@ -41,6 +42,26 @@ pub struct Plan {
     /// What the file and the variables in it say that must not be printed.
     pub secrets: Secrets,
 }
+
+impl Plan {
+    /// The sink that makes `stream` from what it refuses, if one does.
+    pub fn rejecting(&self, stream: &str) -> Option<&SinkNode> {
+        let name = rejecting_sink(stream)?;
+        self.sinks.iter().find(|s| s.name == name)
+    }
+}
+
+/// The stream of the rows that a sink refuses.
+pub fn rejected(sink: &str) -> String {
+    format!("{sink}{REJECTED}")
+}
+
+/// The sink whose refused rows a stream would be, by its name.
+pub(crate) fn rejecting_sink(stream: &str) -> Option<&str> {
+    stream.strip_suffix(REJECTED)
+}
+
+const REJECTED: &str = ".rejected";
 
 /// A stream's shape.
 #[derive(Clone, Debug)]

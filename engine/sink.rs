@@ -33,6 +33,14 @@ pub trait Sink: Send {
 
     /// Publishes what was prepared. Idempotent.
     async fn commit(&mut self, epoch: Epoch, what: Committable) -> Result<()>;
+
+    /// Takes the rows that the sink has refused since it was asked last, in
+    /// [`invalid_schema`](crate::source::invalid_schema) with the row as one line of JSON in `raw`. Asked after every
+    /// `write` and `prepare` that went well: what a call refuses that is made again must be here once. The rows form
+    /// the stream `<sink>.rejected`, so a checkpoint that holds the sink's rows holds those, too.
+    fn rejected(&mut self) -> Option<RecordBatch> {
+        None
+    }
 }
 
 /// What a connector gets to open a sink.
@@ -81,6 +89,11 @@ pub trait SinkConnector: Send + Sync {
     /// Whether the sink can take a window's result again, as a higher revision of what it took before, and
     /// whoever reads it can tell which one holds. One that adds up or only appends cannot.
     fn takes_revisions(&self) -> bool {
+        false
+    }
+
+    /// Whether its sinks refuse rows, so that there is a stream `<sink>.rejected`.
+    fn rejects(&self) -> bool {
         false
     }
 

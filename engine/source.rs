@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -32,6 +33,37 @@ impl fmt::Display for PartitionId {
     }
 }
 
+/// What a source has to read.
+#[derive(Clone, Debug, Default)]
+pub struct Partitions {
+    /// Partitions to read, each with where it starts (none: at its beginning). One that is being read, or has
+    /// ended in this run, is passed over, so a source may name all it knows every time.
+    pub open: Vec<(PartitionId, Option<Offset>)>,
+    /// Partitions that have ended and need not be remembered any longer.
+    pub forget: Vec<PartitionId>,
+    /// Ask again after this time, and at once when a partition has ended; none: there will never be more.
+    pub again: Option<Duration>,
+}
+
+impl Partitions {
+    /// Partitions that are all there will ever be. Each is resumed from the offset it has in `read`.
+    pub fn fixed(ids: impl IntoIterator<Item = PartitionId>, read: &Offsets) -> Partitions {
+        let resumed = |id: PartitionId| {
+            let from = read.get(&id).cloned();
+            (id, from)
+        };
+        Partitions {
+            open: ids.into_iter().map(resumed).collect(),
+            ..Partitions::default()
+        }
+    }
+
+    /// The names of what there is to read.
+    pub fn ids(self) -> impl Iterator<Item = PartitionId> {
+        self.open.into_iter().map(|(id, _)| id)
+    }
+}
+
 /// Rows read from one partition, and where to resume after them.
 #[derive(Clone, Debug)]
 pub struct SourceBatch {
@@ -52,17 +84,26 @@ pub trait Source: Send + Sync {
     /// The rows' schema; the same for every partition and for the life of the source.
     fn schema(&self) -> SchemaRef;
 
-    /// The partitions there are now.
-    async fn partitions(&self) -> Result<Vec<PartitionId>>;
+    /// What there is to read. `read` has the offset of every partition that is known: of one that has ended the
+    /// last, of one that is being read at least where that began, of others what the checkpoint says. A source
+    /// without a fixed set of partitions is asked again ([`Partitions::again`]) and is read by one task per core,
+    /// others by one task per partition.
+    async fn partitions(&self, read: &Offsets) -> Result<Partitions>;
 
     /// Reads a partition from `from` (from its beginning if absent). The stream ends when a bounded
-    /// partition is exhausted, or, after [`SourceContext::stop`] is cancelled, once everything that was
+    /// partition is exhausted (its last offset says so, where the source may be asked for it again), or, after [`SourceContext::stop`] is cancelled, once everything that was
     /// acknowledged to a client has been yielded. An error of class retry makes the runtime read again
     /// from the last offset it saw.
     fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>>;
 
     /// Everything before `done` is in a durable checkpoint and may be released. Idempotent.
     async fn commit(&self, done: &Offsets) -> Result<()>;
+
+    /// Every sink has committed the checkpoint that covers everything before `done`: a client that waits for that may
+    /// be told. It is the newest checkpoint, while `commit` is about the one before.
+    async fn delivered(&self, _done: &Offsets) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a connector gets to open a source.
@@ -101,6 +142,12 @@ pub trait SourceConnector: Send + Sync {
     /// Checks without side effects what [`SourceConnector::open`] would refuse; run by `millstream check`.
     fn check(&self, _cx: &SourceContext) -> Result<()> {
         Ok(())
+    }
+
+    /// Where clients of the source wait until the sinks have their rows ([`Source::delivered`]): how long, at most.
+    /// Checkpoints come more often then.
+    fn awaits_delivery(&self, _options: &serde_json::Value) -> Option<Duration> {
+        None
     }
 
     /// Opens the source. Called again after every restart of the pipeline.

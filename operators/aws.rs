@@ -233,11 +233,13 @@ fn timeouts(attempt: Duration) -> TimeoutConfig {
 }
 
 /// Passing troubles that services report with a status below 500.
-const RETRY: [&str; 16] = [
+const RETRY: [&str; 19] = [
     "BandwidthLimitExceeded",
     "InternalFailure",
     "InternalServiceError",
     "InternalServiceFault",
+    "KMSThrottlingException",
+    "LimitExceededException",
     // The upload was ended by somebody; the whole file is sent again.
     "NoSuchUpload",
     "OperationAborted",
@@ -247,6 +249,7 @@ const RETRY: [&str; 16] = [
     "RequestTimeout",
     "RequestTimeoutException",
     "ServiceUnavailable",
+    "ServiceUnavailableException",
     "SlowDown",
     "Throttling",
     "ThrottlingException",

@@ -33,6 +33,8 @@ pub fn registry(env: Environment) -> Registry {
         .source(sources::generate::GenerateConnector)
         .sink(sinks::cloudwatch::CloudwatchConnector)
         .sink(sinks::console::ConsoleConnector)
+        .sink(sinks::firehose::FirehoseConnector)
         .sink(sinks::http::HttpSinkConnector)
+        .sink(sinks::kinesis::KinesisSinkConnector)
         .sink(sinks::parquet::ParquetConnector)
 }

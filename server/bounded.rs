@@ -55,6 +55,7 @@ impl Bounded {
             metrics: Arc::new(Metrics::new()),
             reset: Vec::new(),
             checkpoints: None,
+            cores: runtime::cores(),
             timer: runtime::timer::real(),
             bounded: Some(BoundedRun {
                 sources: given.sources,

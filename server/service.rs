@@ -179,6 +179,7 @@ fn start_pipelines(
                 metrics: metrics.clone(),
                 reset: options.reset.to_vec(),
                 checkpoints: checkpoints.map(|store| Arc::new(store) as _),
+                cores: runtime::cores(),
                 timer: runtime::timer::real(),
                 bounded: None,
             },

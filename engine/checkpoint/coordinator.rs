@@ -21,7 +21,7 @@ use crate::runtime::sink_task::Commit;
 use crate::runtime::status::Progress;
 use crate::runtime::timer::Timer;
 use crate::sink::Committable;
-use crate::source::{Offset, Offsets, PartitionId, Source};
+use crate::source::{Offsets, Source};
 use crate::state::Snapshot;
 use crate::time::Timestamp;
 
@@ -31,7 +31,7 @@ pub const REPORTS: usize = 1_024;
 /// What tasks tell the coordinator.
 #[derive(Debug)]
 pub enum Report {
-    /// A partition yields nothing more.
+    /// A task of a source has nothing more to read.
     Drained,
     /// A barrier has entered at a partition.
     Source(Epoch, SourceReport),
@@ -48,10 +48,12 @@ pub enum Report {
 pub struct SourceReport {
     /// The source.
     pub source: String,
-    /// The partition.
-    pub partition: PartitionId,
-    /// What to read next; none if nothing was read yet.
-    pub offset: Option<Offset>,
+    /// Names the task among those of the source.
+    pub task: String,
+    /// What to read next, in every partition of which something was read.
+    pub offsets: Offsets,
+    /// Offsets of partitions that perhaps no task of this run has.
+    pub kept: Offsets,
     /// The watermark it had sent.
     pub watermark: Timestamp,
     /// Its operators' state.
@@ -97,7 +99,7 @@ pub struct Coordinator {
     pub timer: Arc<dyn Timer>,
     /// How far each source had been read at the checkpoint before.
     pub covered: BTreeMap<String, Offsets>,
-    /// Partitions that have drained.
+    /// Partition tasks that have drained.
     pub drained: usize,
 }
 
@@ -141,6 +143,7 @@ impl Coordinator {
             save(store.as_ref(), self.timer.as_ref(), (manifest, states)).await?;
         }
         self.commit(epoch, committables, last).await?;
+        self.delivered(&offsets).await?;
         let covered = std::mem::replace(&mut self.covered, offsets);
         for (name, source) in &self.sources {
             if let Some(done) = covered.get(name) {
@@ -200,6 +203,16 @@ impl Coordinator {
         }
         Ok(())
     }
+
+    /// Before anything is released: clients may be waiting.
+    async fn delivered(&self, offsets: &BTreeMap<String, Offsets>) -> Result<()> {
+        for (name, source) in &self.sources {
+            if let Some(done) = offsets.get(name) {
+                source.delivered(done).await.map_err(|e| e.within(name))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Default)]
@@ -214,8 +227,12 @@ impl Collected {
         let mut all: BTreeMap<String, Offsets> = BTreeMap::new();
         for report in &self.sources {
             let of = all.entry(report.source.clone()).or_default();
-            if let Some(offset) = &report.offset {
-                of.insert(report.partition.clone(), offset.clone());
+            of.extend(report.offsets.clone());
+        }
+        for report in &self.sources {
+            let of = all.entry(report.source.clone()).or_default();
+            for (partition, offset) in &report.kept {
+                of.entry(partition.clone()).or_insert_with(|| offset.clone());
             }
         }
         all
@@ -232,7 +249,7 @@ impl Collected {
             of.watermark = Some(of.watermark.map_or(report.watermark, |w| w.min(report.watermark)));
             let task = TaskId::Partition {
                 source: report.source,
-                partition: report.partition.0,
+                partition: report.task,
             };
             states.extend(report.state.into_iter().map(|(op, s)| (task.clone(), op, s)));
         }

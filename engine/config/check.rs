@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::columns;
 use super::diagnostic::{At, Problems, did_you_mean};
 use super::tree::{Entry, Node};
-use super::{dedups, queries, revisions, tables, windows};
+use super::{checkpoint, dedups, queries, rejected, revisions, tables, windows};
 use crate::metrics::Counters;
-use crate::pipeline::{CheckpointSpec, SinkSpec, SourceSpec, TestSpec};
+use crate::pipeline::{SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
 use crate::registry::Registry;
 use crate::secret::Secrets;
@@ -37,6 +37,7 @@ pub(super) fn plan(root: &Node, registry: &Registry, problems: &mut Problems) ->
     checker.head();
     checker.names();
     checker.sources();
+    checkpoint::read(&mut checker);
     tables::read(&mut checker);
     let windows = windows::read(&mut checker);
     let dedups = dedups::read(&mut checker);
@@ -63,7 +64,7 @@ pub(super) struct Names {
     pub windows: BTreeSet<String>,
     pub queries: BTreeSet<String>,
     pub tables: BTreeSet<String>,
-    /// Sources, dedups, queries, `<source>.invalid`, `<window>.late`.
+    /// Sources, dedups, queries, `<source>.invalid`, `<window>.late`, `<sink>.rejected`.
     pub streams: BTreeSet<String>,
     /// Windows that drop their late rows.
     pub dropping: BTreeSet<String>,
@@ -113,7 +114,7 @@ impl<'a> Checker<'a> {
 
     /// A section as its type. The walk has reported what is wrong with it; where it has found nothing wrong
     /// in the whole file, the type demands something the schema does not say.
-    fn read<T: DeserializeOwned>(&mut self, node: &Node) -> Option<T> {
+    pub fn read<T: DeserializeOwned>(&mut self, node: &Node) -> Option<T> {
         match serde_json::from_value(node.json()?) {
             Ok(spec) => Some(spec),
             Err(e) if self.problems.count() == 0 => {
@@ -129,14 +130,6 @@ impl<'a> Checker<'a> {
         let text = |key: &str| root.get(key).and_then(|e| e.node.text()).map(|t| t.value.clone());
         self.plan.name = text("name").unwrap_or_default();
         self.plan.description = text("description");
-        let checkpoint = root.get("checkpoint");
-        let spec = checkpoint
-            .and_then(|e| self.read::<CheckpointSpec>(&e.node))
-            .unwrap_or_default();
-        self.plan.checkpoint_interval = spec.interval.0;
-        if let Some(entry) = checkpoint {
-            self.positive(&entry.node, "interval", spec.interval.0);
-        }
         let empty = |table: &str| {
             root.get(table)
                 .is_none_or(|e| e.node.is_whole() && e.node.entries().is_empty())
@@ -185,6 +178,7 @@ impl<'a> Checker<'a> {
                 self.names.add(kind, &entry.key);
             }
         }
+        rejected::names(self);
     }
 
     fn sources(&mut self) {
@@ -338,6 +332,7 @@ impl<'a> Checker<'a> {
     }
 
     fn sinks(&mut self) {
+        rejected::streams(self);
         for Section { name, node, spec } in self.sections::<SinkSpec>("sink") {
             let known = self.input(node, &spec.input);
             let sink = SinkNode {
@@ -352,6 +347,7 @@ impl<'a> Checker<'a> {
             }
             self.plan.sinks.push(sink);
         }
+        rejected::circles(self);
     }
 
     /// Whether a sink's input is a stream; if not, reports what it should be.
@@ -385,6 +381,9 @@ impl<'a> Checker<'a> {
             let message = format!("there is no stream `{typed}`: the window drops its late rows");
             let help = format!("write `late = \"side\"` in [window.{window}]");
             self.problems.help(at, message, help);
+            return;
+        }
+        if rejected::refuses_nothing(self, at, typed) {
             return;
         }
         let known = self.names.streams.iter().map(String::as_str);
@@ -432,6 +431,7 @@ impl<'a> Checker<'a> {
             tables::check_test(self, test);
             for expect in test.get("expect").map_or(&[][..], |e| e.node.entries()) {
                 match self.names.streams.contains(&expect.key) {
+                    true if rejected::of_a_test(self, expect) => {}
                     true => self.rows(expect),
                     false => self.no_stream(&expect.key_at, &expect.key),
                 }

@@ -6,7 +6,7 @@ use super::check::Checker;
 use super::revisions;
 use super::tree::Node;
 use crate::pipeline::DedupStreamSpec;
-use crate::plan::{DedupNode, Stream};
+use crate::plan::{DedupNode, Stream, rejecting_sink};
 
 /// A dedup whose input may still have to be planned.
 pub(super) struct CheckedDedup<'a> {
@@ -90,10 +90,16 @@ fn takes_itself(it: &CheckedDedup<'_>, all: &[CheckedDedup<'_>]) -> bool {
 
 fn input_is_stream(checker: &mut Checker<'_>, node: &Node, input: &str) -> bool {
     let names = &checker.names;
-    if names.streams.contains(input) {
-        return true;
-    }
     let at = node.at_key("input");
+    if names.streams.contains(input) {
+        let refused = rejecting_sink(input).is_some();
+        if refused {
+            let message = format!("`{input}` is made by a sink; only sinks take it");
+            let help = "let the dedup take the stream that the sink takes";
+            checker.problems.help(at, message, help);
+        }
+        return !refused;
+    }
     if names.windows.contains(input) {
         let message = format!("`{input}` is a window; a dedup takes a stream");
         let help = format!("put the dedup before the window, or let it take the late rows, `{input}.late`");

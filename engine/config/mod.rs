@@ -14,10 +14,12 @@
 use std::cell::RefCell;
 
 mod check;
+mod checkpoint;
 pub(crate) mod columns;
 mod dedups;
 mod diagnostic;
 mod queries;
+mod rejected;
 mod revisions;
 mod schema;
 mod shape;

@@ -234,6 +234,8 @@ enum Ack {
     Durable,
     /// At once.
     Memory,
+    /// When the sinks have them.
+    Delivered,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -249,6 +251,9 @@ impl SourceConnector for Http {
     }
     fn options(&self) -> schemars::Schema {
         schemars::schema_for!(HttpOptions)
+    }
+    fn awaits_delivery(&self, options: &Value) -> Option<Duration> {
+        (options["ack"] == "delivered").then_some(Duration::from_secs(10))
     }
     fn open(&self, _: SourceContext) -> Result<Arc<dyn Source>> {
         Err(Error::bug("not in this test"))
@@ -361,7 +366,7 @@ fn has_column(cx: &SinkContext, name: &str) -> Result<()> {
 }
 
 macro_rules! sink {
-    ($connector:ty, $name:literal, $options:ty, $revisions:literal, $check:expr) => {
+    ($connector:ty, $name:literal, $options:ty, $revisions:literal, $rejects:literal, $check:expr) => {
         #[async_trait]
         impl SinkConnector for $connector {
             fn name(&self) -> &'static str {
@@ -377,6 +382,9 @@ macro_rules! sink {
             fn takes_revisions(&self) -> bool {
                 $revisions
             }
+            fn rejects(&self) -> bool {
+                $rejects
+            }
             async fn open(&self, _: SinkContext) -> Result<Box<dyn Sink>> {
                 Err(Error::bug("not in this test"))
             }
@@ -384,13 +392,21 @@ macro_rules! sink {
     };
 }
 
-sink!(Console, "console", console::ConsoleOptions, true, |_, _| Ok(()));
-sink!(Parquet, "parquet", ParquetOptions, false, |_, _| Ok(()));
+sink!(
+    Console,
+    "console",
+    console::ConsoleOptions,
+    true,
+    false,
+    |_, _| Ok(())
+);
+sink!(Parquet, "parquet", ParquetOptions, false, false, |_, _| Ok(()));
 sink!(
     CloudWatch,
     "cloudwatch",
     CloudWatchOptions,
     false,
+    true,
     |cx, options| {
         has_column(cx, &options.timestamp)?;
         options.metrics.iter().try_for_each(|m| has_column(cx, &m.value))

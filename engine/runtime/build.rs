@@ -2,7 +2,8 @@
 //!
 //! Every partition of every source becomes a task whose chain holds all that runs on its rows: stateless
 //! queries, windows, the local halves of windowed queries and interval joins. Every global half becomes a task,
-//! every sink becomes a task. Where a stream leaves a task there is an edge.
+//! every sink becomes a task. Where a stream leaves a task there is an edge, also from a sink that refuses rows to
+//! one that takes them.
 //!
 //! A client's retry may come in by another partition than the row it repeats. So the partitions of a source
 //! with `dedup` only hand their rows on, to one task whose chain starts with the dedup and holds what the
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::metrics::NodeMetrics;
 use crate::operator::Operator;
 use crate::pipeline::LateRows;
-use crate::plan::{DedupNode, Plan, SourceNode, SqlNode, WindowNode};
+use crate::plan::{DedupNode, Plan, SourceNode, SqlNode, WindowNode, rejected};
 use crate::registry::Registry;
 use crate::runtime::chain::{Chain, ChainedOperator, FanId};
 use crate::runtime::channel::{EdgeReceiver, edge};
@@ -120,6 +121,13 @@ impl Builder<'_> {
         chain.add_operator(entry, 0, operator);
         self.attach(&mut chain, &query.name, main)?;
         Ok((chain, entry))
+    }
+
+    /// The chain of what a sink refuses: nothing but edges into the sinks that take it. Gives its stream.
+    pub fn rejected_chain(&mut self, sink: &str) -> Result<(Chain, FanId)> {
+        let mut chain = Chain::default();
+        let refused = self.stream(&mut chain, &rejected(sink))?;
+        Ok((chain, refused))
     }
 
     /// Adds a stream and everything of the plan that takes it within the task.

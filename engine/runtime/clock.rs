@@ -29,8 +29,17 @@ pub struct ClockSettings {
 #[derive(Debug)]
 pub struct SourceClock {
     settings: ClockSettings,
-    partitions: Mutex<Vec<Partition>>,
+    partitions: Mutex<All>,
     watermark: watch::Sender<Timestamp>,
+}
+
+#[derive(Debug)]
+struct All {
+    partitions: Vec<Partition>,
+    /// Whether more partitions may come.
+    more: bool,
+    /// None has been there to listen to for so long that the source is idle.
+    deserted: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -50,17 +59,49 @@ enum State {
 }
 
 impl SourceClock {
-    /// A clock for `partitions` partitions that go on from `resumed`.
-    pub fn new(settings: ClockSettings, partitions: usize, resumed: Timestamp) -> SourceClock {
-        let start = Partition {
-            watermark: resumed,
-            state: State::Active,
-        };
+    /// A clock that goes on from `resumed`, for partitions to be added.
+    pub fn new(settings: ClockSettings, resumed: Timestamp) -> SourceClock {
         SourceClock {
             settings,
-            partitions: Mutex::new(vec![start; partitions]),
+            partitions: Mutex::new(All {
+                partitions: Vec::new(),
+                more: true,
+                deserted: false,
+            }),
             watermark: watch::Sender::new(resumed),
         }
+    }
+
+    /// Takes in a partition, which holds the watermark until it has seen rows or is idle, and says its number.
+    pub fn add(&self) -> usize {
+        let mut all = self.lock();
+        all.deserted = false;
+        let new = Partition {
+            watermark: *self.watermark.borrow(),
+            state: State::Active,
+        };
+        // Whoever read an exhausted partition has let go of its number.
+        let free = all.partitions.iter().position(|p| p.state == State::Exhausted);
+        let number = free.unwrap_or(all.partitions.len());
+        match all.partitions.get_mut(number) {
+            Some(it) => *it = new,
+            None => all.partitions.push(new),
+        }
+        number
+    }
+
+    /// No more partitions will come.
+    pub fn complete(&self, now: Timestamp) {
+        let mut all = self.lock();
+        all.more = false;
+        self.advance(&all, now);
+    }
+
+    /// There has been no partition to listen to for `quiet`.
+    pub fn tick_deserted(&self, quiet: Duration, now: Timestamp) {
+        let mut all = self.lock();
+        all.deserted = quiet >= self.settings.idle_after;
+        self.advance(&all, now);
     }
 
     /// Follows the source's watermark.
@@ -72,7 +113,7 @@ impl SourceClock {
     pub fn observe(&self, partition: usize, newest: Timestamp, now: Timestamp) -> Timestamp {
         let mut all = self.lock();
         let standing = *self.watermark.borrow();
-        let it = &mut all[partition];
+        let it = &mut all.partitions[partition];
         if it.state == State::Idle {
             it.watermark = it.watermark.max(standing);
         }
@@ -89,7 +130,7 @@ impl SourceClock {
     pub fn tick(&self, partition: usize, quiet: Duration, now: Timestamp) {
         let mut all = self.lock();
         let standing = *self.watermark.borrow();
-        let it = &mut all[partition];
+        let it = &mut all.partitions[partition];
         let silent = quiet >= self.settings.idle_after;
         match it.state {
             State::Active if silent => it.state = State::Idle,
@@ -105,7 +146,7 @@ impl SourceClock {
     /// A partition yields nothing more: it is `exhausted`, or the pipeline stops.
     pub fn finish(&self, partition: usize, exhausted: bool, now: Timestamp) {
         let mut all = self.lock();
-        all[partition].state = if exhausted {
+        all.partitions[partition].state = if exhausted {
             State::Exhausted
         } else {
             State::Stopped
@@ -113,9 +154,9 @@ impl SourceClock {
         self.advance(&all, now);
     }
 
-    fn advance(&self, all: &[Partition], now: Timestamp) -> Timestamp {
+    fn advance(&self, all: &All, now: Timestamp) -> Timestamp {
         let standing = *self.watermark.borrow();
-        let with = |state: State| all.iter().filter(move |p| p.state == state);
+        let with = |state: State| all.partitions.iter().filter(move |p| p.state == state);
         let to = if with(State::Stopped).next().is_some() {
             // Windows stay open for the next run; what was promised stays promised.
             standing
@@ -124,8 +165,12 @@ impl SourceClock {
         } else if let Some(furthest) = with(State::Idle).map(|p| p.watermark).max() {
             // As if the others had fallen idle before the furthest: which of them was first is chance.
             furthest.max(now.minus(self.settings.max_out_of_orderness))
-        } else {
+        } else if !all.more {
             Timestamp::MAX
+        } else if all.deserted {
+            now.minus(self.settings.max_out_of_orderness)
+        } else {
+            standing
         };
         if to > standing {
             self.watermark.send_replace(to);
@@ -133,7 +178,7 @@ impl SourceClock {
         standing.max(to)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Partition>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.partitions
             .lock()
             .expect("no task panics while it holds a source's clock")
@@ -180,6 +225,32 @@ mod tests {
             ("p0 ends @0; p1 ends @1", "end"),
             ("p0 row 100 @0; p1 stops @1", "-"),
             ("p0 row 100 @0; p1 row 100 @0; p0 stops @1; tick @99", "95"),
+            // A partition that is new holds the watermark, also in the place of one that has ended.
+            (
+                "p0 row 100 @0; p1 row 90 @0; add @0; p0 row 200 @1; p1 row 200 @1",
+                "85",
+            ),
+            (
+                "p0 row 100 @0; p1 row 90 @0; p0 ends @0; add @0; p1 row 200 @1",
+                "85",
+            ),
+            (
+                "p0 row 100 @0; p1 row 90 @0; p0 ends @0; add @0; p1 row 200 @1; p0 row 150 @2",
+                "145",
+            ),
+            // All have ended, but more may come: the wall clock moves it on once that has lasted.
+            (
+                "p0 row 100 @0; p1 row 90 @0; add @0; p1 ends @0; p0 ends @0; p2 ends @0",
+                "85",
+            ),
+            (
+                "p0 row 100 @0; p1 row 90 @0; add @0; p1 ends @0; p0 ends @0; p2 ends @0; deserted @200",
+                "195",
+            ),
+            (
+                "p0 row 100 @0; add @0; p1 ends @0; p0 ends @0; p2 ends @0; complete @1",
+                "end",
+            ),
         ] {
             assert_eq!(run(script), expect, "{script}");
         }
@@ -190,7 +261,11 @@ mod tests {
             max_out_of_orderness: Duration::from_secs(5),
             idle_after: Duration::from_secs(10),
         };
-        let clock = SourceClock::new(settings, 2, Timestamp::MIN);
+        let clock = SourceClock::new(settings, Timestamp::MIN);
+        assert_eq!((clock.add(), clock.add()), (0, 1));
+        if !script.contains("add") {
+            clock.complete(at(0));
+        }
         let mut heard = [at(0); 2];
         for step in script.split("; ") {
             let (what, now) = step.split_once('@').expect("a step ends with @seconds");
@@ -203,9 +278,12 @@ mod tests {
                 ["p0", "row", t] => drop(clock.observe(0, at(t.parse().unwrap()), now)),
                 ["p1", "row", t] => drop(clock.observe(1, at(t.parse().unwrap()), now)),
                 ["p1", "far"] => drop(clock.observe(1, Timestamp::MIN, now)),
-                [p, "ends"] => clock.finish((p == "p1") as usize, true, now),
+                [p, "ends"] => clock.finish(p[1..].parse().unwrap(), true, now),
                 [p, "stops"] => clock.finish((p == "p1") as usize, false, now),
                 ["p0", "tick"] => tick(&clock, 0, heard[0], now),
+                ["add"] => drop(clock.add()),
+                ["complete"] => clock.complete(now),
+                ["deserted"] => clock.tick_deserted(Duration::from_secs(10), now),
                 ["wake"] => {
                     heard = [now; 2];
                     (0..2).for_each(|p| tick(&clock, p, now, now));

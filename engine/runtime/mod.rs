@@ -5,6 +5,7 @@
 //!        └───────────────(edge)──────────────→ sink task
 //!
 //! partition task ─(edge)→ dedup task ─(edge)→ ...            a source with `dedup`
+//! ... ─(edge)→ sink task ─(edge)→ sink task                  one that takes `<sink>.rejected`
 //! ```
 //!
 //! A failure of any task ends all tasks of its pipeline; the supervisor starts it again from its last
@@ -15,11 +16,14 @@ mod build;
 pub mod chain;
 pub mod channel;
 pub mod clock;
+pub mod discovery;
 pub mod inbox;
 mod operator_task;
+mod rejected;
 mod run;
 pub mod sink_task;
 mod source_task;
+mod sources;
 pub mod status;
 mod tables;
 pub mod tap;
@@ -66,6 +70,8 @@ pub struct RunOptions {
     pub reset: Vec<String>,
     /// Where the pipeline's checkpoints go; none: under `data_dir`.
     pub checkpoints: Option<Arc<dyn CheckpointStore>>,
+    /// Tasks that read a source whose partitions come and go: [`cores`], but in a simulation.
+    pub cores: usize,
     /// The clocks: [`timer::real`], but in a simulation.
     pub timer: Arc<dyn Timer>,
     /// Set to run on given rows instead of the file's sources and sinks.
@@ -100,6 +106,7 @@ struct Shared {
     /// The newest checkpoint at the start: what is later has been reset already.
     reset_until: OnceLock<Epoch>,
     checkpoints: Option<Arc<dyn CheckpointStore>>,
+    cores: usize,
     timer: Arc<dyn Timer>,
     metrics: PipelineMetrics,
     nodes: BTreeMap<String, NodeMetrics>,
@@ -108,6 +115,11 @@ struct Shared {
     stop: CancellationToken,
     bounded: bool,
     bounded_run: Mutex<Option<BoundedRun>>,
+}
+
+/// The cores of this machine that the process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
 }
 
 /// Starts a pipeline on the current tokio runtime.
@@ -123,6 +135,7 @@ pub fn start(plan: Arc<Plan>, options: RunOptions) -> PipelineHandle {
         reset: options.reset,
         reset_until: OnceLock::new(),
         checkpoints: options.checkpoints,
+        cores: options.cores,
         timer: options.timer,
         metrics: options.metrics.pipeline(&plan.name),
         nodes: nodes(&plan, &options.metrics, options.bounded.as_ref()),

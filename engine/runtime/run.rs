@@ -13,22 +13,19 @@ use crate::checkpoint::disk::DiskStore;
 use crate::checkpoint::manifest::TaskId;
 use crate::checkpoint::store::{CheckpointStore, Restored};
 use crate::error::{Error, Result};
-use crate::message::{Barrier, Epoch};
+use crate::message::Epoch;
 use crate::plan::SourceNode;
 use crate::runtime::Shared;
 use crate::runtime::build::Builder;
 use crate::runtime::chain::{Chain, FanId};
-use crate::runtime::clock::{ClockSettings, SourceClock};
 use crate::runtime::inbox::Inbox;
 use crate::runtime::operator_task::OperatorTask;
-use crate::runtime::sink_task::{Retry, SinkTask};
-use crate::runtime::source_task::SourceTask;
+use crate::runtime::rejected::Rejected;
+use crate::runtime::sink_task::{Commit, Retry, SinkTask};
 use crate::runtime::status::PipelineState;
 use crate::runtime::tables;
 use crate::sink::{Sink, SinkContext};
-use crate::source::{PartitionId, Source, SourceContext};
 use crate::state::Snapshot;
-use crate::time::Timestamp;
 use crate::window::Window;
 
 type Tasks = JoinSet<(String, Result<()>)>;
@@ -71,14 +68,14 @@ fn fit(shared: &Shared, restored: &mut Restored) -> Result<()> {
     Ok(())
 }
 
-struct Attempt<'a> {
-    shared: &'a Arc<Shared>,
-    stop: CancellationToken,
+pub(super) struct Attempt<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) stop: CancellationToken,
     store: Option<Arc<dyn CheckpointStore>>,
     epoch: Epoch,
-    restored: Option<Restored>,
+    pub(super) restored: Option<Restored>,
     sinks: Vec<(String, String, Box<dyn Sink>)>,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
 }
 
 impl<'a> Attempt<'a> {
@@ -185,23 +182,7 @@ impl<'a> Attempt<'a> {
         let dedups = self.dedup_chains(&mut builder)?;
         let operators =
             self.start_once(&mut builder, &reports)? + self.start_dedups(dedups, &mut builder, &reports);
-        let mut into_sink = builder.into_sink;
-        let mut commits = BTreeMap::new();
-        for (name, _, sink) in self.sinks.drain(..) {
-            let (commit, committed) = mpsc::channel(1);
-            commits.insert(name.clone(), commit);
-            let task = SinkTask {
-                inbox: Inbox::new(into_sink.remove(&name).unwrap_or_default()),
-                sink,
-                commits: committed,
-                reports: reports.clone(),
-                metrics: shared.nodes[&format!("sink.{name}")].clone(),
-                timer: shared.timer.clone(),
-                name: name.clone(),
-            };
-            self.tasks
-                .spawn(async move { (format!("sink.{name}"), task.run().await) });
-        }
+        let commits = self.start_sinks(&mut builder, &reports)?;
         Ok(Coordinator {
             pipeline: shared.plan.name.clone(),
             interval: shared.plan.checkpoint_interval,
@@ -219,81 +200,6 @@ impl<'a> Attempt<'a> {
             covered: BTreeMap::new(),
             drained: 0,
         })
-    }
-
-    fn open_source(&self, node: &SourceNode) -> Result<Arc<dyn Source>> {
-        let shared = self.shared;
-        if shared.bounded {
-            let given = shared.bounded_run.lock().expect("only this task locks it");
-            let source = given.as_ref().and_then(|b| b.sources.get(&node.name).cloned());
-            return source
-                .ok_or_else(|| Error::config(format!("no rows were given for source {}", node.name)));
-        }
-        let place = format!("source.{}", node.name);
-        let connector = shared.registry.sources.get(node.kind.as_str());
-        let connector =
-            connector.ok_or_else(|| Error::config(format!("{place}: no source type {:?}", node.kind)))?;
-        let cx = SourceContext {
-            pipeline: shared.plan.name.clone(),
-            name: node.name.clone(),
-            schema: node.schema.clone(),
-            event_time: node.event_time,
-            options: node.options.clone(),
-            data_dir: shared.data_dir.join("sources").join(&node.name),
-            stop: self.stop.clone(),
-        };
-        connector.open(cx).map_err(|e| e.within(place))
-    }
-
-    async fn start_source(
-        &mut self,
-        node: &SourceNode,
-        source: &Arc<dyn Source>,
-        builder: &mut Builder<'_>,
-        reports: &mpsc::Sender<Report>,
-    ) -> Result<Vec<mpsc::Sender<Barrier>>> {
-        let place = format!("source.{}", node.name);
-        let partitions = source.partitions().await.map_err(|e| e.within(&place))?;
-        let saved = self
-            .restored
-            .as_ref()
-            .and_then(|r| r.manifest.sources.get(&node.name));
-        let resumed = saved.and_then(|s| s.watermark).unwrap_or(Timestamp::MIN);
-        let settings = ClockSettings {
-            max_out_of_orderness: node.max_out_of_orderness,
-            idle_after: node.idle_after,
-        };
-        let clock = Arc::new(SourceClock::new(settings, partitions.len(), resumed));
-        let mut barriers = Vec::new();
-        for (number, partition) in partitions.iter().enumerate() {
-            let (mut chain, rows, invalid) = builder.source_chain(node)?;
-            self.restore_partition(&mut chain, &node.name, &partitions, number)?;
-            let (inject, barrier) = mpsc::channel(1);
-            barriers.push(inject);
-            let task = SourceTask {
-                name: node.name.clone(),
-                source: source.clone(),
-                partition: partition.clone(),
-                number,
-                clock: clock.clone(),
-                event_time: node.event_time,
-                max_future: node.max_future,
-                offset: saved.and_then(|s| s.offsets.get(partition).cloned()),
-                sent: Timestamp::MIN,
-                chain,
-                rows,
-                invalid,
-                metrics: self.shared.nodes[&place].clone(),
-                timer: self.shared.timer.clone(),
-                counts_out: node.dedup.is_none(),
-                barriers: barrier,
-                reports: reports.clone(),
-                stop: self.stop.clone(),
-            };
-            let name = format!("{place}[{partition}]");
-            self.tasks.spawn(async move { (name, task.run().await) });
-        }
-        Ok(barriers)
     }
 
     fn dedup_chains(&mut self, builder: &mut Builder<'_>) -> Result<Vec<Waiting>> {
@@ -383,28 +289,42 @@ impl<'a> Attempt<'a> {
         Ok(count)
     }
 
-    /// State goes back to the partition it came from; that of a partition which is gone, or of a dedup task which
-    /// is gone, goes to one that is there, since partial aggregates merge anywhere.
-    fn restore_partition(
-        &self,
-        chain: &mut Chain,
-        source: &str,
-        partitions: &[PartitionId],
-        number: usize,
-    ) -> Result<()> {
-        self.restore(chain, |of, _| {
-            let (s, home) = match of {
-                TaskId::Partition { source, partition } => {
-                    (source, partitions.iter().position(|id| id.0 == *partition))
-                }
-                TaskId::Source(source) => (source, None),
-                TaskId::Window(_) | TaskId::Query(_) | TaskId::Dedup(_) => return false,
+    /// Starts the sinks' tasks; gives what tells each to commit.
+    fn start_sinks(
+        &mut self,
+        builder: &mut Builder<'_>,
+        reports: &mpsc::Sender<Report>,
+    ) -> Result<BTreeMap<String, mpsc::Sender<Commit>>> {
+        let mut waiting = Vec::new();
+        for (name, _, sink) in self.sinks.drain(..) {
+            let rejected = builder.rejected_chain(&name)?;
+            waiting.push((name, sink, rejected));
+        }
+        // Sinks take what others refuse, so edges are complete only now.
+        let mut commits = BTreeMap::new();
+        for (name, sink, (chain, refused)) in waiting {
+            let (commit, committed) = mpsc::channel(1);
+            commits.insert(name.clone(), commit);
+            let place = format!("sink.{name}");
+            let metrics = self.shared.nodes[&place].clone();
+            let timer = self.shared.timer.clone();
+            let task = SinkTask {
+                inbox: Inbox::new(builder.into_sink.remove(&name).unwrap_or_default()),
+                sink,
+                rejected: Rejected::new(&name, chain, refused, metrics.clone(), timer.clone()),
+                commits: committed,
+                reports: reports.clone(),
+                metrics,
+                timer,
+                name,
             };
-            s == source && home.unwrap_or(0) == number
-        })
+            self.tasks.spawn(async move { (place, task.run().await) });
+        }
+        Ok(commits)
     }
 
-    fn restore(&self, chain: &mut Chain, mine: impl Fn(&TaskId, &str) -> bool) -> Result<()> {
+    /// Gives a chain the state that is its own.
+    pub(super) fn restore(&self, chain: &mut Chain, mine: impl Fn(&TaskId, &str) -> bool) -> Result<()> {
         let Some(restored) = &self.restored else {
             return Ok(());
         };

@@ -1,4 +1,7 @@
 //! The task of a sink. Retries live here: a call that failed in passing is made again with the same arguments.
+//!
+//! Rows that the sink refuses leave for the sinks that take them, before the barrier of the checkpoint that holds
+//! them; so do watermarks, barriers and the end of what arrives.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,8 +15,10 @@ use crate::message::{Barrier, Epoch};
 use crate::metrics::NodeMetrics;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::inbox::{Arrival, Inbox};
+use crate::runtime::rejected::Rejected;
 use crate::runtime::timer::Timer;
 use crate::sink::{Committable, Sink};
+use crate::time::Timestamp;
 
 /// Publish what was prepared: the checkpoint is durable.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct SinkTask {
     pub inbox: Inbox,
     /// The sink.
     pub sink: Box<dyn Sink>,
+    /// Where the rows go that the sink refuses.
+    pub rejected: Rejected,
     /// Commits to make.
     pub commits: mpsc::Receiver<Commit>,
     /// Where to report.
@@ -61,7 +68,7 @@ impl SinkTask {
                 }
                 arrival = self.inbox.recv(), if !ended => match arrival? {
                     Arrival::Batch(batch) => self.write(batch.rows).await?,
-                    Arrival::Watermark(at) => self.metrics.saw_watermark(at),
+                    Arrival::Watermark(at) => self.watermark(at).await?,
                     Arrival::Barrier(barrier) => self.prepare(barrier).await?,
                     Arrival::End => ended = true,
                 },
@@ -77,7 +84,12 @@ impl SinkTask {
             retry.after(e).await?;
         }
         self.metrics.busy.inc_by(started.elapsed().as_secs_f64());
-        Ok(())
+        self.rejected.pass_on(self.sink.as_mut()).await
+    }
+
+    async fn watermark(&mut self, at: Timestamp) -> Result<()> {
+        self.metrics.saw_watermark(at);
+        self.rejected.chain.watermark(at).await
     }
 
     async fn prepare(&mut self, barrier: Barrier) -> Result<()> {
@@ -90,6 +102,8 @@ impl SinkTask {
             }
         };
         self.metrics.busy.inc_by(started.elapsed().as_secs_f64());
+        self.rejected.pass_on(self.sink.as_mut()).await?;
+        self.rejected.chain.barrier(barrier).await?;
         self.report(Report::Prepared(barrier.epoch, self.name.clone(), what))
             .await
     }

@@ -65,6 +65,8 @@ pub struct NodeStatus {
     pub rows_late: u64,
     /// Input that could not become rows.
     pub rows_invalid: u64,
+    /// Rows a sink refused.
+    pub rows_rejected: u64,
     /// Seconds of work.
     pub busy_seconds: f64,
     /// Calls made again.
@@ -91,6 +93,7 @@ impl NodeStatus {
             rows_out: metrics.rows_out.get(),
             rows_late: metrics.rows_late.get(),
             rows_invalid: metrics.rows_invalid.get(),
+            rows_rejected: metrics.rows_rejected.get(),
             busy_seconds: metrics.busy.get(),
             retries: metrics.retries.get(),
             watermark: real.map(|w| w.to_string()),

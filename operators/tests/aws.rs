@@ -197,6 +197,8 @@ async fn inside_cloudwatch() {
     sink.commit(Epoch(1), first).await.unwrap();
     // Fifteen days old, and three days ahead.
     sink.write(columns(vec![-15 * 1440, 4 * 1440])).await.unwrap();
+    let refused = sink.rejected().expect("both are refused");
+    assert_eq!(refused.num_rows(), 2 + 1200, "once for all metrics of a row");
     finish(sink, 2).await;
     let counted = [
         "points_sent",

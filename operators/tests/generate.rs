@@ -99,6 +99,7 @@ fn launch(plan: &Arc<Plan>, dir: &Path) -> PipelineHandle {
         metrics: Arc::new(Metrics::new()),
         reset: Vec::new(),
         checkpoints: None,
+        cores: runtime::cores(),
         timer: timer::real(),
         bounded: None,
     };

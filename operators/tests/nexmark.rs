@@ -19,7 +19,7 @@ use millstream_engine::plan::Plan;
 use millstream_engine::registry::Registry;
 use millstream_engine::runtime::{self, BoundedRun, RunOptions, timer};
 use millstream_engine::sink::{Committable, Sink};
-use millstream_engine::source::{Source, SourceContext};
+use millstream_engine::source::{Offsets, Source, SourceContext};
 use millstream_engine::time::timestamp_type;
 use millstream_operators::Environment;
 use serde_json::json;
@@ -136,6 +136,7 @@ async fn stream(plan: &Plan, query: &str, partitions: u64) -> Vec<String> {
         metrics: Arc::new(Metrics::new()),
         reset: Vec::new(),
         checkpoints: None,
+        cores: runtime::cores(),
         timer: timer::real(),
         bounded: Some(BoundedRun {
             sources,
@@ -163,7 +164,8 @@ async fn batch(query: &str) -> Vec<String> {
         };
         let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
         let source = open(stream, schema.clone(), options(stream, query, 1));
-        let partition = &source.partitions().await.expect("partitions")[0];
+        let found = source.partitions(&Offsets::new()).await.expect("partitions");
+        let partition = &found.open[0].0;
         let batches = source.read(partition, None).map_ok(|batch| batch.rows);
         let batches: Vec<RecordBatch> = batches.try_collect().await.expect("rows");
         let table = MemTable::try_new(schema, vec![batches]).expect("a table");

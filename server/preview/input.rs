@@ -10,7 +10,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use millstream_engine::plan::{Plan, SourceNode};
-use millstream_engine::source::{Offset, Offsets, PartitionId, Source, SourceBatch};
+use millstream_engine::source::{Offset, Offsets, PartitionId, Partitions, Source, SourceBatch};
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 use millstream_operators::formats::files;
@@ -81,8 +81,8 @@ impl Source for FileRows {
         self.schema.clone()
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionId>> {
-        Ok(vec![PartitionId("files".into())])
+    async fn partitions(&self, read: &Offsets) -> Result<Partitions> {
+        Ok(Partitions::fixed([PartitionId("files".into())], read))
     }
 
     fn read(&self, _: &PartitionId, _: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {

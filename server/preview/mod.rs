@@ -93,7 +93,8 @@ pub async fn run(plan: &Arc<Plan>, registry: &Registry, mut asked: Asked) -> any
 
 /// The streams to print: those that are named, else those that sinks take; each once.
 fn streams(what: &Preview, plan: &Plan) -> anyhow::Result<Vec<String>> {
-    let of_sinks: Vec<String> = plan.sinks.iter().map(|s| s.input.clone()).collect();
+    let of_sinks = plan.sinks.iter().map(|s| s.input.clone());
+    let of_sinks: Vec<String> = of_sinks.filter(|s| plan.rejecting(s).is_none()).collect();
     let named = if what.stream.is_empty() {
         &of_sinks
     } else {
@@ -105,6 +106,9 @@ fn streams(what: &Preview, plan: &Plan) -> anyhow::Result<Vec<String>> {
             let known = plan.streams.keys().map(String::as_str);
             let help = did_you_mean(name, known, '"', "streams").unwrap_or_default();
             bail!("--stream {name}: there is no such stream; {help}");
+        }
+        if plan.rejecting(name).is_some() {
+            bail!("--stream {name}: it is made by a sink, and a preview runs without sinks");
         }
         if !streams.contains(name) {
             streams.push(name.clone());

@@ -61,6 +61,9 @@ fn check_names(plan: &Plan, test: &TestSpec) -> anyhow::Result<()> {
         let streams: Vec<&str> = plan.streams.keys().map(String::as_str).collect();
         bail!("expect: no stream {name:?}; known: {}", streams.join(", "));
     }
+    if let Some(name) = test.expect.keys().find(|n| plan.rejecting(n).is_some()) {
+        bail!("expect: stream {name:?} is made by a sink, and tests run without sinks");
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
-use millstream_engine::source::{Offset, Offsets, PartitionId, Source, SourceBatch};
+use millstream_engine::source::{Offset, Offsets, PartitionId, Partitions, Source, SourceBatch};
 use millstream_engine::{Error, Result};
 use millstream_operators::formats::json::decode_rows;
 
@@ -31,8 +31,8 @@ impl Source for Rows {
         self.schema.clone()
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionId>> {
-        Ok(vec![PartitionId("test".into())])
+    async fn partitions(&self, read: &Offsets) -> Result<Partitions> {
+        Ok(Partitions::fixed([PartitionId("test".into())], read))
     }
 
     fn read(&self, _: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {

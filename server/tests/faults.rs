@@ -202,7 +202,9 @@ fn a_bad_object_store_gets_every_row_once() {
     let load = Load::start(site.path(), &it.ingest, &TRAFFIC);
     pause(Duration::from_secs(10));
     load.stop();
-    assert_eq!(it.terminate(), 0, "{}", log(site.path()));
+    it.terminate_in_bad_weather();
+    site.env.push(("AWS_ENDPOINT_URL".into(), aws.endpoint.clone()));
+    assert_eq!(site.start().terminate(), 0, "{}", log(site.path()));
     assert!(proxy.spoilt() > 5, "only {} requests went wrong", proxy.spoilt());
     assert!(proxy.forgotten() > 0, "every request was answered");
     let lake = site.path().join("downloaded");
@@ -247,7 +249,10 @@ fn a_throttling_metrics_service_gets_every_point_once() {
     it.wait_for("the minutes to close", || {
         it.stream("advertising-aws", "clickthrough").len() >= 4
     });
-    assert_eq!(it.terminate(), 0, "{}", log(site.path()));
+    it.terminate_in_bad_weather();
+    site.env
+        .push(("AWS_ENDPOINT_URL_CLOUDWATCH".into(), aws.endpoint.clone()));
+    assert_eq!(site.start().terminate(), 0, "{}", log(site.path()));
     assert!(proxy.spoilt() >= 3, "only {} requests went wrong", proxy.spoilt());
     let (from, to) = ((this_minute - 1200).to_string(), (this_minute + 120).to_string());
     let args = ["Warehouse/Advertising", &from, &to, "Impressions"];

@@ -11,9 +11,13 @@
 //! next checkpoint's promise again; only the last commit of a run waits for the end of the doubt. CloudWatch states no
 //! bound on how late a datapoint shows: one that shows later than `settle` after a crash is there twice.
 //!
-//! CloudWatch refuses a whole request for one bad value, so values it would refuse are dropped and counted
-//! beforehand: `values_null`, `values_not_a_number`, `values_out_of_range`, `values_inconsistent`,
-//! `dimensions_invalid`, `timestamps_null`, `points_too_old`, `points_too_far_ahead`.
+//! CloudWatch refuses a whole request for one bad value, so what it would refuse is found in the row (`refusal`) and
+//! counted by metric: `values_not_a_number`, `values_out_of_range`, `values_inconsistent`, `dimensions_invalid`,
+//! `timestamps_null`, `points_too_old`, `points_too_far_ahead`. The row goes to `<sink>.rejected`, with the names of the
+//! metrics that it gives no datapoint of; the others are sent. NULL is no value (`values_null`) and nothing wrong. A
+//! datapoint that became too old on its way, while CloudWatch was away, is counted and lost.
+//!
+//! Requests of 10 KB and more are compressed, by the SDK.
 
 use std::time::{Duration, Instant};
 
@@ -30,18 +34,25 @@ use millstream_engine::source::options;
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 
+use self::columns::Mapping;
 use self::options::CloudwatchOptions;
+use self::options::Resolution;
 use self::outbox::{Marker, Prepared, PreparedId, adopt};
-use self::points::{Mapping, Point, Value};
+use self::points::{Point, Value};
+use self::refusal::Accepted;
+use super::rejected::RejectedRows;
 use super::{promise, promised};
 use crate::aws;
 
+mod columns;
 pub mod options;
 mod outbox;
 mod points;
 mod read_back;
+mod refusal;
 #[cfg(test)]
 mod tests;
+mod values;
 
 /// Datapoints of one request: the limit of PutMetricData.
 const REQUEST_POINTS: usize = 1000;
@@ -49,7 +60,7 @@ const REQUEST_POINTS: usize = 1000;
 /// Estimated bytes of one request, below the limit of 1 MB since it is an estimate.
 const REQUEST_BYTES: usize = 800_000;
 
-/// Datapoints of one checkpoint. They stand in the manifest, which is written whole at every checkpoint; and
+/// Datapoints of one checkpoint, those of many values counted as many. They stand in the manifest, which is written whole at every checkpoint; and
 /// a hundred requests are what the default quota passes in under a second.
 const CHECKPOINT_POINTS: usize = 100_000;
 
@@ -74,6 +85,10 @@ impl SinkConnector for CloudwatchConnector {
         schemars::schema_for!(CloudwatchOptions)
     }
 
+    fn rejects(&self) -> bool {
+        true
+    }
+
     fn check(&self, cx: &SinkContext) -> Result<()> {
         let typed: CloudwatchOptions = options(&cx.options)?;
         typed.aws.check()?;
@@ -87,10 +102,12 @@ impl SinkConnector for CloudwatchConnector {
         Ok(Box::new(CloudwatchSink {
             client,
             namespace: typed.namespace,
-            high_resolution: typed.high_resolution,
+            high_resolution: typed.resolution == Resolution::Second,
             settle: typed.settle.0,
             mapping,
             points: Vec::new(),
+            size: 0,
+            rejected: RejectedRows::new(&cx),
             outbox: Vec::new(),
             marker: Marker::new(cx.data_dir.clone()),
             fresh: true,
@@ -108,6 +125,9 @@ struct CloudwatchSink {
     settle: Duration,
     mapping: Mapping,
     points: Vec<Point>,
+    /// Of the points, together.
+    size: usize,
+    rejected: RejectedRows,
     /// Prepared, in order, and not known to be sent.
     outbox: Vec<Prepared>,
     marker: Marker,
@@ -120,13 +140,20 @@ struct CloudwatchSink {
 #[async_trait]
 impl Sink for CloudwatchSink {
     async fn write(&mut self, rows: RecordBatch) -> Result<()> {
-        self.mapping.map(&rows, &self.cx.counters, &mut self.points)?;
-        if self.points.len() > CHECKPOINT_POINTS {
+        let accepted = Accepted::at(Timestamp::now());
+        let before = self.points.len();
+        let counters = &self.cx.counters;
+        let refused = self.mapping.map(&rows, &accepted, counters, &mut self.points)?;
+        self.size += self.points[before..].iter().map(Point::size).sum::<usize>();
+        if self.size > CHECKPOINT_POINTS {
             return Err(Error::config(format!(
                 "stream {:?} makes more than {CHECKPOINT_POINTS} datapoints between two checkpoints; aggregate further, \
                  or shorten [checkpoint] interval",
                 self.cx.input
             )));
+        }
+        for (row, reasons) in refused {
+            self.rejected.push(&rows, row, &reasons.join("; "))?;
         }
         Ok(())
     }
@@ -134,6 +161,7 @@ impl Sink for CloudwatchSink {
     async fn prepare(&mut self, barrier: Barrier) -> Result<Committable> {
         self.fresh = false;
         self.last = barrier.last;
+        self.size = 0;
         let points = std::mem::take(&mut self.points);
         if !points.is_empty() {
             self.outbox.push(Prepared {
@@ -160,6 +188,10 @@ impl Sink for CloudwatchSink {
             self.marker.write(sent.id).await;
         }
         Ok(())
+    }
+
+    fn rejected(&mut self) -> Option<RecordBatch> {
+        self.rejected.take()
     }
 }
 
@@ -265,8 +297,8 @@ impl CloudwatchSink {
             .timestamp(timestamp(point.at))
             .unit(StandardUnit::from(point.unit.as_str()))
             .storage_resolution(if self.high_resolution { 1 } else { 60 });
-        match point.value {
-            Value::Single(value) => datum.value(value),
+        match &point.value {
+            Value::Single(value) => datum.value(*value),
             Value::Statistics {
                 sample_count,
                 sum,
@@ -274,12 +306,15 @@ impl CloudwatchSink {
                 maximum,
             } => datum.statistic_values(
                 StatisticSet::builder()
-                    .sample_count(sample_count)
-                    .sum(sum)
-                    .minimum(minimum)
-                    .maximum(maximum)
+                    .sample_count(*sample_count)
+                    .sum(*sum)
+                    .minimum(*minimum)
+                    .maximum(*maximum)
                     .build(),
             ),
+            Value::Distribution { values, counts } => datum
+                .set_values(Some(values.clone()))
+                .set_counts(Some(counts.clone())),
         }
         .build()
     }

@@ -23,9 +23,9 @@ pub struct CloudwatchOptions {
     /// Dimensions of every metric that names none of its own: `Name = "column"`.
     #[serde(default)]
     pub dimensions: BTreeMap<String, String>,
-    /// Store with a resolution of one second instead of one minute.
+    /// How fine CloudWatch stores the datapoints: "1m" or, at a higher price, "1s".
     #[serde(default)]
-    pub high_resolution: bool,
+    pub resolution: Resolution,
     /// How long a datapoint may take to show after it was sent. Only where it is not known whether datapoints were sent,
     /// as after a crash: they are sent again once they have not shown for this long.
     #[serde(default = "settle")]
@@ -35,7 +35,19 @@ pub struct CloudwatchOptions {
     pub aws: AwsOptions,
 }
 
-/// A metric made from a row: of one `value`, or of `statistics`.
+/// How fine CloudWatch stores datapoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Resolution {
+    /// By the second, for three hours; by the minute afterwards.
+    #[serde(rename = "1s")]
+    Second,
+    /// By the minute.
+    #[default]
+    #[serde(rename = "1m")]
+    Minute,
+}
+
+/// A metric made from a row: of one `value`, of `statistics` or of a `distribution`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Metric {
@@ -47,6 +59,9 @@ pub struct Metric {
     /// The numeric columns of a statistic set, instead of `value`.
     #[serde(default)]
     pub statistics: Option<Statistics>,
+    /// The columns of a list of values, instead of `value`.
+    #[serde(default)]
+    pub distribution: Option<Distribution>,
     /// A CloudWatch unit, such as `Count`, `Percent`, `Milliseconds` or `Bytes/Second`.
     #[serde(default = "no_unit")]
     pub unit: String,
@@ -67,6 +82,18 @@ pub struct Statistics {
     pub minimum: String,
     /// The largest.
     pub maximum: String,
+}
+
+/// Many values, each of which CloudWatch keeps, so that percentiles are exact: lists as `array_agg` makes them, of any
+/// length.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Distribution {
+    /// The column that holds the list of values.
+    pub values: String,
+    /// The column that holds, in a list as long, how often each was measured. Absent: once.
+    #[serde(default)]
+    pub counts: Option<String>,
 }
 
 fn no_unit() -> String {

@@ -2,17 +2,23 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Float64Array, Float64Builder, Int64Array, ListBuilder, StringArray, TimestampMicrosecondArray,
+};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
 use millstream_engine::metrics::Counters;
 use millstream_engine::time::timestamp_type;
 use serde_json::{Value as Json, json};
 
 use super::super::test_context;
+use super::refusal::Refusal;
 use super::*;
 
 /// One row per case: time, ad, n (integer), x (float).
 type Row<'a> = (Option<i64>, Option<&'a str>, Option<i64>, Option<f64>);
+
+const NOW: i64 = 1_795_474_800_000_000;
 
 fn batch(rows: &[Row]) -> RecordBatch {
     let schema = Schema::new(vec![
@@ -44,8 +50,9 @@ fn rows_become_datapoints() {
         { "sample_count": "n", "sum": "x", "minimum": "x", "maximum": "n" } }]);
     let by_ad = json!({ "Ad": "ad" });
     let none = json!({});
-    let row = (Some(7), Some("a"), Some(2), Some(0.5));
-    let single = |v: f64| json!([{ "m": "X", "u": "Percent", "t": 7, "v": v }]);
+    let row = (Some(NOW), Some("a"), Some(2), Some(0.5));
+    let single = |v: f64| json!([{ "m": "X", "u": "Percent", "t": NOW, "v": v }]);
+    let single_at = |at: i64| json!([{ "m": "X", "u": "Percent", "t": at, "v": 1.0 }]);
     let long = "a".repeat(1025);
     let cases: Vec<(&Json, &Json, Row, Json, &str)> = vec![
         (&x, &none, row, single(0.5), ""),
@@ -53,43 +60,43 @@ fn rows_become_datapoints() {
             &x,
             &by_ad,
             row,
-            json!([{ "m": "X", "u": "Percent", "t": 7, "d": [["Ad", "a"]], "v": 0.5 }]),
+            json!([{ "m": "X", "u": "Percent", "t": NOW, "d": [["Ad", "a"]], "v": 0.5 }]),
             "",
         ),
-        (&x, &none, (Some(7), None, None, Some(0.0)), single(0.0), ""),
+        (&x, &none, (Some(NOW), None, None, Some(0.0)), single(0.0), ""),
         (
             &x,
             &none,
-            (Some(7), None, None, Some(-(2f64.powi(360)))),
+            (Some(NOW), None, None, Some(-(2f64.powi(360)))),
             single(-(2f64.powi(360))),
             "",
         ),
-        (&x, &none, (Some(7), None, None, None), json!([]), "values_null"),
+        (&x, &none, (Some(NOW), None, None, None), json!([]), "values_null"),
         (
             &x,
             &none,
-            (Some(7), None, None, Some(f64::NAN)),
+            (Some(NOW), None, None, Some(f64::NAN)),
             json!([]),
             "values_not_a_number",
         ),
         (
             &x,
             &none,
-            (Some(7), None, None, Some(f64::NEG_INFINITY)),
+            (Some(NOW), None, None, Some(f64::NEG_INFINITY)),
             json!([]),
             "values_not_a_number",
         ),
         (
             &x,
             &none,
-            (Some(7), None, None, Some(2f64.powi(361))),
+            (Some(NOW), None, None, Some(2f64.powi(361))),
             json!([]),
             "values_out_of_range",
         ),
         (
             &x,
             &none,
-            (Some(7), None, None, Some(-(2f64.powi(-361)))),
+            (Some(NOW), None, None, Some(-(2f64.powi(-361)))),
             json!([]),
             "values_out_of_range",
         ),
@@ -103,35 +110,35 @@ fn rows_become_datapoints() {
         (
             &x,
             &by_ad,
-            (Some(7), None, None, Some(1.0)),
+            (Some(NOW), None, None, Some(1.0)),
             json!([]),
             "dimensions_invalid",
         ),
         (
             &x,
             &by_ad,
-            (Some(7), Some(" "), None, Some(1.0)),
+            (Some(NOW), Some(" "), None, Some(1.0)),
             json!([]),
             "dimensions_invalid",
         ),
         (
             &x,
             &by_ad,
-            (Some(7), Some(":a"), None, Some(1.0)),
+            (Some(NOW), Some(":a"), None, Some(1.0)),
             json!([]),
             "dimensions_invalid",
         ),
         (
             &x,
             &by_ad,
-            (Some(7), Some("ä"), None, Some(1.0)),
+            (Some(NOW), Some("ä"), None, Some(1.0)),
             json!([]),
             "dimensions_invalid",
         ),
         (
             &x,
             &by_ad,
-            (Some(7), Some(&long), None, Some(1.0)),
+            (Some(NOW), Some(&long), None, Some(1.0)),
             json!([]),
             "dimensions_invalid",
         ),
@@ -139,27 +146,48 @@ fn rows_become_datapoints() {
             &set,
             &none,
             row,
-            json!([{ "m": "S", "u": "None", "t": 7, "v": { "n": 2.0, "sum": 0.5, "min": 0.5, "max": 0.5 } }]),
+            json!([{ "m": "S", "u": "None", "t": NOW, "v": { "n": 2.0, "sum": 0.5, "min": 0.5, "max": 0.5 } }]),
             "",
         ),
         (
             &set,
             &none,
-            (Some(7), None, Some(0), None),
+            (Some(NOW), None, Some(0), None),
             json!([]),
             "values_null",
         ),
         (
             &set,
             &none,
-            (Some(7), None, Some(-1), Some(1.0)),
+            (Some(NOW), None, Some(-1), Some(1.0)),
             json!([]),
             "values_inconsistent",
         ),
         (
+            &x,
+            &none,
+            (Some(NOW - 1_206_000_000_000), None, None, Some(1.0)),
+            single_at(NOW - 1_206_000_000_000),
+            "",
+        ),
+        (
+            &x,
+            &none,
+            (Some(NOW - 1_206_000_000_001), None, None, Some(1.0)),
+            json!([]),
+            "points_too_old",
+        ),
+        (
+            &x,
+            &none,
+            (Some(NOW + 6_900_000_001), None, None, Some(1.0)),
+            json!([]),
+            "points_too_far_ahead",
+        ),
+        (
             &wrong_set,
             &none,
-            (Some(7), None, Some(1), Some(2.0)),
+            (Some(NOW), None, Some(1), Some(2.0)),
             json!([]),
             "values_inconsistent",
         ),
@@ -168,13 +196,18 @@ fn rows_become_datapoints() {
         let mapping = mapping(json!({ "metrics": metrics, "dimensions": dimensions })).unwrap();
         let counters = Counters::detached();
         let mut points = Vec::new();
-        mapping.map(&batch(&[row]), &counters, &mut points).unwrap();
+        let accepted = Accepted::at(Timestamp(NOW));
+        let refused = mapping
+            .map(&batch(&[row]), &accepted, &counters, &mut points)
+            .unwrap();
         assert_eq!(serde_json::to_value(&points).unwrap(), expect, "{row:?}");
         let back: Vec<Point> = serde_json::from_value(expect).unwrap();
         assert_eq!(back, points, "{row:?}");
         if !counted.is_empty() {
             assert_eq!(counters.get(counted), 1, "{row:?}");
         }
+        let wrong = !counted.is_empty() && counted != "values_null";
+        assert_eq!(refused.len(), usize::from(wrong), "{row:?}: {refused:?}");
     }
 }
 
@@ -195,7 +228,7 @@ fn wrong_options_are_named() {
         ),
         (
             json!({ "metrics": [{ "name": "X" }] }),
-            "either value or statistics",
+            "one of value, statistics and distribution",
         ),
         (json!({ "metrics": [] }), "names no metric"),
         (
@@ -231,4 +264,68 @@ fn requests_keep_both_limits() {
         "{length}"
     );
     assert_eq!(request_length(&[point(2 * REQUEST_BYTES)]), 1, "never stuck");
+}
+
+/// Lists of values, each with its count, as datapoints of at most 150 values.
+#[test]
+fn lists_become_datapoints() {
+    type List<'a> = Option<&'a [Option<f64>]>;
+    let lists = |of: List| {
+        let mut builder = ListBuilder::new(Float64Builder::new());
+        builder.append_option(of.map(|values| values.iter().copied()));
+        builder.finish()
+    };
+    let times = Int64Array::from(vec![NOW]);
+    let check = |values: List, counts: List, expect: Result<Vec<(usize, f64)>, Refusal>| {
+        let columns: [(&str, ArrayRef); 3] = [
+            ("t", cast(&times, &timestamp_type()).unwrap()),
+            ("vs", Arc::new(lists(values))),
+            ("ns", Arc::new(lists(counts))),
+        ];
+        let rows = RecordBatch::try_from_iter_with_nullable(columns.map(|(n, c)| (n, c, true))).unwrap();
+        let metrics = json!([{ "name": "D", "distribution": { "values": "vs", "counts": "ns" } }]);
+        let options = json!({ "namespace": "Test", "metrics": metrics });
+        let cx = test_context(rows.schema(), "/nowhere".as_ref(), options);
+        let mapping = Mapping::new(&cx, &millstream_engine::source::options(&cx.options).unwrap()).unwrap();
+        let (counters, mut points) = (Counters::detached(), Vec::new());
+        let accepted = Accepted::at(Timestamp(NOW));
+        let refused = mapping.map(&rows, &accepted, &counters, &mut points).unwrap();
+        let (got, why): (Vec<(usize, f64)>, _) = match &expect {
+            Ok(_) => (points.iter().map(|p| (p.size(), p.samples())).collect(), None),
+            Err(why) => (Vec::new(), Some(*why)),
+        };
+        assert_eq!(got, expect.unwrap_or_default());
+        if let Some(why) = why {
+            assert_eq!(counters.get(why.counter()), 1, "{why:?}");
+            assert_eq!(refused.len(), usize::from(why.reason().is_some()), "{why:?}");
+        }
+        let json = serde_json::to_value(&points).unwrap();
+        assert_eq!(serde_json::from_value::<Vec<Point>>(json).unwrap(), points);
+    };
+    let many: Vec<Option<f64>> = (0..301).map(|n| Some(f64::from(n))).collect();
+    let twice = vec![Some(2.0); 301];
+    let pieces = Ok(vec![(150, 300.0), (150, 300.0), (1, 2.0)]);
+    check(Some(&many), Some(&twice), pieces);
+    let (one, nan) = ([Some(1.0)], [Some(f64::NAN)]);
+    check(
+        Some(&[Some(1.0), None, Some(3.0)]),
+        Some(&[Some(1.0); 3]),
+        Ok(vec![(2, 2.0)]),
+    );
+    check(
+        Some(&[Some(1.0), Some(2.0)]),
+        Some(&[Some(0.0), Some(4.0)]),
+        Ok(vec![(1, 4.0)]),
+    );
+    check(None, Some(&one), Err(Refusal::Null));
+    check(Some(&[]), Some(&[]), Err(Refusal::Null));
+    check(Some(&nan), Some(&one), Err(Refusal::NotANumber));
+    check(Some(&one), None, Err(Refusal::Inconsistent));
+    check(Some(&one), Some(&nan), Err(Refusal::Inconsistent));
+    check(Some(&one), Some(&[Some(-1.0)]), Err(Refusal::Inconsistent));
+    check(
+        Some(&one),
+        Some(&[Some(1.0), Some(1.0)]),
+        Err(Refusal::Inconsistent),
+    );
 }

@@ -7,7 +7,9 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use millstream_engine::source::{Offset, Offsets, PartitionId, Source, SourceBatch, SourceContext};
+use millstream_engine::source::{
+    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
+};
 use millstream_engine::{Error, Result};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -58,10 +60,9 @@ impl Source for GenerateSource {
         self.shared.schema.clone()
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionId>> {
-        Ok((0..self.shared.partitions)
-            .map(|n| PartitionId(n.to_string()))
-            .collect())
+    async fn partitions(&self, read: &Offsets) -> Result<Partitions> {
+        let ids = (0..self.shared.partitions).map(|n| PartitionId(n.to_string()));
+        Ok(Partitions::fixed(ids, read))
     }
 
     fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {

@@ -7,7 +7,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use arrow::util::pretty::pretty_format_batches;
 use futures::StreamExt;
-use millstream_engine::source::{Offset, PartitionId, Source};
+use millstream_engine::source::{Offset, Offsets, PartitionId, Source};
 use millstream_engine::time::timestamp_type;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -61,7 +61,12 @@ async fn read(source: &dyn Source, partition: &str, from: Option<&str>) -> Vec<(
 
 async fn all(source: &dyn Source) -> RecordBatch {
     let mut batches = Vec::new();
-    for partition in source.partitions().await.expect("partitions") {
+    for partition in source
+        .partitions(&Offsets::new())
+        .await
+        .expect("partitions")
+        .ids()
+    {
         batches.extend(
             read(source, &partition.0, None)
                 .await

@@ -9,7 +9,9 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use millstream_engine::source::{Offset, Offsets, PartitionId, Source, SourceBatch, SourceContext};
+use millstream_engine::source::{
+    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
+};
 use millstream_engine::{Error, Result};
 
 use super::coalesce;
@@ -56,8 +58,8 @@ impl Source for HttpSource {
         self.endpoint.schema.clone()
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionId>> {
-        Ok(self.endpoint.partitions())
+    async fn partitions(&self, read: &Offsets) -> Result<Partitions> {
+        Ok(Partitions::fixed(self.endpoint.partitions(), read))
     }
 
     fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {
@@ -68,10 +70,7 @@ impl Source for HttpSource {
     }
 
     async fn commit(&self, done: &Offsets) -> Result<()> {
-        let done = done
-            .iter()
-            .map(|(of, offset)| Ok((of.clone(), sequence(offset)?)));
-        let done = done.collect::<Result<Vec<_>>>()?;
+        let done = sequences(done)?;
         let endpoint = self.endpoint.clone();
         let release = move || {
             done.iter()
@@ -81,12 +80,25 @@ impl Source for HttpSource {
         let released = tokio::task::spawn_blocking(release).await;
         released.map_err(|e| Error::bug(format!("releasing the ingest log: {e}")))?
     }
+
+    async fn delivered(&self, done: &Offsets) -> Result<()> {
+        for (of, upto) in sequences(done)? {
+            self.endpoint.delivered(&of, upto);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for HttpSource {
     fn drop(&mut self) {
         self.ingest.abandon(&self.endpoint);
     }
+}
+
+fn sequences(of: &Offsets) -> Result<Vec<(PartitionId, u64)>> {
+    of.iter()
+        .map(|(of, offset)| Ok((of.clone(), sequence(offset)?)))
+        .collect()
 }
 
 fn sequence(offset: &Offset) -> Result<u64> {

@@ -4,18 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
+use arrow::datatypes::{Int64Type, SchemaRef};
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
 use millstream_engine::source::{
-    Offset, Offsets, PartitionId, Source, SourceBatch, SourceConnector, SourceContext,
+    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceConnector, SourceContext,
 };
 use millstream_engine::{Error, Result};
 
+use crate::refused;
 use crate::store::newest;
 use crate::world::World;
 
@@ -51,6 +52,39 @@ impl SourceConnector for SimSources {
     }
 }
 
+/// Stands between the names of a partition and of one that follows it.
+pub const BRANCH: char = '/';
+/// Stands behind the last offset of a partition.
+const ENDED: &str = " end";
+
+/// Partitions that follow others: one is read when the one before it has ended, which is then forgotten.
+fn branches(ids: &[PartitionId], read: &Offsets) -> Partitions {
+    let ended = |id: &str| {
+        read.get(&PartitionId(id.into()))
+            .is_some_and(|o| o.0.ends_with(ENDED))
+    };
+    let begun_after = |id: &str| read.keys().any(|it| it.0.starts_with(&format!("{id}{BRANCH}")));
+    let mut found = Partitions::default();
+    for id in ids {
+        let follows_ended = id.0.rsplit_once(BRANCH).is_none_or(|(before, _)| ended(before));
+        let known = read.get(id).cloned();
+        if begun_after(&id.0) {
+            found.forget.extend(known.map(|_| id.clone()));
+        } else if !ended(&id.0) && (known.is_some() || follows_ended) {
+            found
+                .open
+                .push((id.clone(), known.or_else(|| Some(Offset("0".into())))));
+        }
+    }
+    let leaf = |id: &&PartitionId| {
+        !ids.iter()
+            .any(|it| it.0.starts_with(&format!("{}{BRANCH}", id.0)))
+    };
+    let all_ended = ids.iter().filter(leaf).all(|id| ended(&id.0));
+    found.again = (!all_ended).then_some(Duration::from_secs(5));
+    found
+}
+
 #[derive(Clone)]
 struct SimSource {
     world: Arc<World>,
@@ -64,12 +98,16 @@ impl Source for SimSource {
         self.cx.schema.clone()
     }
 
-    async fn partitions(&self) -> Result<Vec<PartitionId>> {
+    async fn partitions(&self, read: &Offsets) -> Result<Partitions> {
         let world = &self.world;
         world.call("source.partitions", false, || Ok(())).await?;
         let outside = world.outside();
-        let partitions = outside.inputs.get(&self.cx.name).into_iter().flatten();
-        Ok(partitions.map(|(name, _)| PartitionId(name.clone())).collect())
+        let ids = outside.inputs.get(&self.cx.name).into_iter().flatten();
+        let ids: Vec<PartitionId> = ids.map(|(name, _)| PartitionId(name.clone())).collect();
+        Ok(match ids.iter().any(|id| id.0.contains(BRANCH)) {
+            true => branches(&ids, read),
+            false => Partitions::fixed(ids, read),
+        })
     }
 
     fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {
@@ -82,11 +120,12 @@ impl Source for SimSource {
                 "{key:?} is read from {from}, but released up to {released}"
             ));
         }
-        let state = (self.clone(), key, from);
+        let state = (self.clone(), key, Some(from));
         stream::try_unfold(state, |(source, key, at)| async move {
+            let Some(at) = at else { return Ok(None) };
             let batch = source.next(&key, at).await?;
             Ok(batch.map(|b| {
-                let next = row(&b.offset);
+                let next = (!b.offset.0.ends_with(ENDED)).then(|| row(&b.offset));
                 (b, (source, key, next))
             }))
         })
@@ -124,7 +163,12 @@ impl SimSource {
         }
         let left = gate().unwrap_or(rows.num_rows()) - at;
         if left == 0 {
-            return Ok(None);
+            let end = SourceBatch {
+                rows: rows.slice(at, 0),
+                invalid: None,
+                offset: Offset(format!("{at}{ENDED}")),
+            };
+            return Ok(self.branched().then_some(end));
         }
         let take = if self.row_by_row {
             1
@@ -138,6 +182,11 @@ impl SimSource {
         }))
     }
 
+    fn branched(&self) -> bool {
+        let outside = self.world.outside();
+        outside.inputs[&self.cx.name].keys().any(|id| id.contains(BRANCH))
+    }
+
     /// Only what the newest durable checkpoint covers may go, and only once all its sinks have published.
     fn check_release(&self, done: &Offsets) {
         let outside = self.world.outside();
@@ -145,8 +194,13 @@ impl SimSource {
         let covered = saved.as_ref().is_some_and(|m| {
             let state = m.sources.get(&self.cx.name);
             let upto = |partition| Some(row(state?.offsets.get(partition)?));
+            // It has been forgotten since, for what follows it.
+            let followed = |id: &PartitionId| {
+                let mut known = state.into_iter().flat_map(|s| s.offsets.keys());
+                known.any(|it| it.0.starts_with(&format!("{}{BRANCH}", id.0)))
+            };
             done.iter()
-                .all(|(partition, offset)| upto(partition).is_some_and(|upto| row(offset) <= upto))
+                .all(|(id, offset)| upto(id).map_or_else(|| followed(id), |upto| row(offset) <= upto))
         });
         let published = saved.iter().flat_map(|m| &m.sinks).all(|(sink, what)| {
             let all = outside.published.get(sink);
@@ -161,7 +215,8 @@ impl SimSource {
 }
 
 fn row(of: &Offset) -> usize {
-    of.0.parse().expect("an offset of ours is a row number")
+    let number = of.0.trim_end_matches(ENDED);
+    number.parse().expect("an offset of ours is a row number")
 }
 
 /// A kind of sink that publishes into a world.
@@ -170,6 +225,8 @@ pub struct SimSinks {
     pub kind: &'static str,
     /// Where rows go.
     pub world: Arc<World>,
+    /// Whether rows with an odd `id` are refused: half of them as they come, the others at the checkpoint.
+    pub refuses: bool,
 }
 
 #[async_trait]
@@ -182,6 +239,10 @@ impl SinkConnector for SimSinks {
         schemars::schema_for!(NoOptions)
     }
 
+    fn rejects(&self) -> bool {
+        self.refuses
+    }
+
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let world = self.world.clone();
         world.call("sink.open", false, || Ok(())).await?;
@@ -189,6 +250,7 @@ impl SinkConnector for SimSinks {
             world,
             cx,
             written: Vec::new(),
+            refusal: self.refuses.then(Refusal::default),
         }))
     }
 }
@@ -197,15 +259,19 @@ struct SimSink {
     world: Arc<World>,
     cx: SinkContext,
     written: Vec<RecordBatch>,
+    refusal: Option<Refusal>,
 }
 
 #[async_trait]
 impl Sink for SimSink {
     async fn write(&mut self, rows: RecordBatch) -> Result<()> {
         let world = self.world.clone();
-        let written = &mut self.written;
+        let (written, refusal) = (&mut self.written, &mut self.refusal);
         let effect = || {
-            written.push(rows);
+            written.push(match refusal {
+                Some(refusal) => refusal.take_from(&rows)?,
+                None => rows,
+            });
             Ok(())
         };
         world.call("sink.write", false, effect).await
@@ -223,7 +289,15 @@ impl Sink for SimSink {
         };
         let name = world.call("sink.prepare", true, effect).await?;
         self.written.clear();
+        if let Some(refusal) = &mut self.refusal {
+            refusal.refused.append(&mut refusal.later);
+        }
         Ok(Committable(name.into()))
+    }
+
+    fn rejected(&mut self) -> Option<RecordBatch> {
+        let ids = std::mem::take(&mut self.refusal.as_mut()?.refused);
+        (!ids.is_empty()).then(|| refused::rows(&ids))
     }
 
     async fn commit(&mut self, epoch: Epoch, what: Committable) -> Result<()> {
@@ -239,6 +313,26 @@ impl Sink for SimSink {
             Ok(())
         };
         world.call("sink.commit", true, effect).await
+    }
+}
+
+/// The ids of rows that a sink refuses.
+#[derive(Default)]
+struct Refusal {
+    /// Now.
+    refused: Vec<i64>,
+    /// At the next checkpoint.
+    later: Vec<i64>,
+}
+
+impl Refusal {
+    /// Leaves the rows that are taken.
+    fn take_from(&mut self, rows: &RecordBatch) -> Result<RecordBatch> {
+        let ids = rows.column(0).as_primitive::<Int64Type>().values();
+        self.refused.extend(ids.iter().filter(|id| **id % 4 == 1));
+        self.later.extend(ids.iter().filter(|id| **id % 4 == 3));
+        let even: BooleanArray = ids.iter().map(|id| Some(id % 2 == 0)).collect();
+        Ok(filter_record_batch(rows, &even)?)
     }
 }
 

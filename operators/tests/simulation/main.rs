@@ -15,6 +15,7 @@ mod golden;
 mod joins;
 mod log;
 mod oracle;
+mod refused;
 mod store;
 mod world;
 
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use millstream_engine::config::{self, PipelineSource};
 use millstream_engine::metrics::Metrics;
@@ -34,7 +35,7 @@ use millstream_operators::Environment;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::edges::{SimSinks, SimSources};
+use crate::edges::{BRANCH, SimSinks, SimSources};
 use crate::store::SimStore;
 use crate::world::{BEGINNING, VirtualTimer, Weather, World};
 
@@ -232,6 +233,33 @@ fn clock(seed: u64) -> [(Duration, i64); 2] {
     [(at, jump), (later, [0, -jump][rng.random_range(0..2)])]
 }
 
+/// In half of the schedules partitions come and go: some end before their last row, and one or two follow them, which may
+/// end early in their turn.
+fn branch(seed: u64, inputs: BTreeMap<String, RecordBatch>) -> BTreeMap<String, RecordBatch> {
+    let mut rng = StdRng::seed_from_u64(seed.rotate_left(16));
+    if rng.random_bool(0.5) {
+        return inputs;
+    }
+    let mut all = BTreeMap::new();
+    let mut rest: Vec<(String, RecordBatch)> = inputs.into_iter().collect();
+    while let Some((name, rows)) = rest.pop() {
+        if name.len() > 8 || rng.random_bool(0.4) {
+            all.insert(name, rows);
+            continue;
+        }
+        let cut = rng.random_range(0..=rows.num_rows());
+        all.insert(name.clone(), rows.slice(0, cut));
+        let (after, children) = (rows.slice(cut, rows.num_rows() - cut), rng.random_range(1..=2));
+        for child in 0..children {
+            let of = (child..after.num_rows()).step_by(children).map(|row| row as u64);
+            let of: UInt64Array = of.collect::<Vec<_>>().into();
+            let rows = arrow::compute::take_record_batch(&after, &of);
+            rest.push((format!("{name}{BRANCH}{child}"), rows.expect("rows are there")));
+        }
+    }
+    all
+}
+
 /// Runs one schedule: what happened, and whether every promise was kept.
 fn schedule(seed: u64, plan: &Plan, check: Check) -> (String, Result<(), String>) {
     let mut rng = StdRng::seed_from_u64(!seed);
@@ -247,6 +275,7 @@ fn schedule(seed: u64, plan: &Plan, check: Check) -> (String, Result<(), String>
             Duration::from_secs(10)
         };
         let rows = inputs(&mut rng, &source.schema, scenario.strict);
+        let rows = branch(seed, rows);
         world.outside().inputs.insert(source.name.clone(), rows);
     }
     let plan = Arc::new(plan);
@@ -323,6 +352,7 @@ fn launch(world: &Arc<World>, plan: &Arc<Plan>, kind: &'static str, row_by_row: 
         registry: registry(world.clone(), kind, row_by_row),
         metrics: Arc::new(Metrics::new()),
         checkpoints: Some(Arc::new(SimStore::new(world.clone()))),
+        cores: 2,
         timer: Arc::new(VirtualTimer(world.clone())),
         bounded: None,
     };
@@ -338,7 +368,16 @@ fn registry(world: Arc<World>, kind: &'static str, row_by_row: bool) -> Registry
     };
     millstream_operators::registry(Environment::default())
         .source(sources)
-        .sink(SimSinks { kind, world })
+        .sink(SimSinks {
+            kind,
+            world: world.clone(),
+            refuses: false,
+        })
+        .sink(SimSinks {
+            kind: "refusing",
+            world,
+            refuses: true,
+        })
 }
 
 fn plan(text: &str, registry: &Registry) -> Plan {

@@ -235,7 +235,12 @@ fn impressions_options() -> Value {
 /// Everything a source has, once it has been stopped: rows and invalid rows.
 async fn read_all(source: &Arc<dyn Source>) -> (RecordBatch, RecordBatch) {
     let (mut rows, mut invalid) = (Vec::new(), Vec::new());
-    for partition in source.partitions().await.expect("partitions") {
+    for partition in source
+        .partitions(&Offsets::new())
+        .await
+        .expect("partitions")
+        .ids()
+    {
         let batches: Vec<_> = source
             .read(&partition, None)
             .try_collect()
@@ -306,10 +311,10 @@ async fn a_restart_loses_and_repeats_nothing() {
     std::fs::create_dir_all(house.dir.path().join("impressions/lane-7")).expect("a directory");
     let (source, stop) = house.open("impressions", impressions_options());
     let names: Vec<_> = source
-        .partitions()
+        .partitions(&Offsets::new())
         .await
         .expect("partitions")
-        .into_iter()
+        .ids()
         .map(|p| p.0)
         .collect();
     assert_eq!(names, ["lane-0", "lane-1", "lane-7"]);
@@ -358,8 +363,12 @@ async fn a_restart_loses_and_repeats_nothing() {
 }
 
 async fn first_batch(source: &Arc<dyn Source>) -> (PartitionId, millstream_engine::source::SourceBatch) {
-    let partitions = source.partitions().await.expect("partitions");
-    let first = partitions.into_iter().map(|partition| {
+    let partitions = source
+        .partitions(&Offsets::new())
+        .await
+        .expect("partitions")
+        .ids();
+    let first = partitions.map(|partition| {
         let mut stream = source.read(&partition, None);
         Box::pin(async move {
             (
@@ -478,7 +487,12 @@ async fn many_requests_share_a_batch() {
     let (rows, _) = read_all(&source).await;
     assert_eq!(ids(&rows), (0..100).collect::<Vec<_>>());
     let mut frames = 0;
-    for partition in source.partitions().await.expect("partitions") {
+    for partition in source
+        .partitions(&Offsets::new())
+        .await
+        .expect("partitions")
+        .ids()
+    {
         let log = house.dir.path().join("impressions").join(partition.0);
         frames += crate::log::verify(&log).expect("a log").frames;
     }
