@@ -101,15 +101,27 @@ impl Secrets {
     /// Adds what `text` says, as it is and as messages quote it.
     pub fn add(&mut self, text: &str) {
         for line in text.lines().map(str::trim) {
-            let quoted = line.escape_debug().to_string();
-            for form in [line, &quoted] {
-                if form.len() >= SHORTEST && !self.0.iter().any(|known| known == form) {
-                    self.0.push(form.into());
-                }
+            self.put(line);
+            self.put(&line.escape_debug().to_string());
+            // Libraries take a URL to pieces.
+            let Some((_, rest)) = line.split_once("://") else {
+                continue;
+            };
+            let authority = authority(rest);
+            self.put(&rest[authority.len()..]);
+            if let Some((user, _)) = authority.rsplit_once('@') {
+                self.put(user);
+                self.put(user.split_once(':').map_or("", |(_, password)| password));
             }
         }
         // What contains another is hidden first.
         self.0.sort_by_key(|known| std::cmp::Reverse(known.len()));
+    }
+
+    fn put(&mut self, text: &str) {
+        if text.len() >= SHORTEST && !self.0.iter().any(|known| known == text) {
+            self.0.push(text.into());
+        }
     }
 
     /// Takes those of others.
