@@ -13,6 +13,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
 use futures::{StreamExt, TryStreamExt};
 use millstream_engine::ErrorClass;
+use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offset, Offsets, PartitionId, RECEIVED_AT};
 use millstream_engine::time::{Timestamp, timestamp_type};
 use serde::Deserialize;
@@ -208,6 +209,7 @@ impl House {
             options,
             data_dir: self.dir.path().join(name),
             stop: CancellationToken::new(),
+            counters: Counters::detached(),
         }
     }
 
