@@ -144,7 +144,7 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
 }
 
 /// Head and body, the head asking to close the connection afterwards.
-fn read_message(from: &mut impl BufRead, is_request: bool) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_message(from: &mut impl BufRead, is_request: bool) -> std::io::Result<Vec<u8>> {
     let mut message = Vec::new();
     let (mut line, mut length, mut chunked) = (String::new(), 0, false);
     while from.read_line(&mut line)? > 0 && line != "\r\n" {
