@@ -9,6 +9,7 @@ mod cli;
 mod console;
 mod lock;
 mod logging;
+mod monitor;
 mod pipelines;
 mod preview;
 mod service;

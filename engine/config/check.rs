@@ -314,6 +314,7 @@ impl<'a> Checker<'a> {
             options: source.options.clone(),
             data_dir: PathBuf::new(),
             stop: CancellationToken::new(),
+            counters: Counters::detached(),
         };
         if let Some(error) = node
             .is_whole()
