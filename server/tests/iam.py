@@ -74,8 +74,8 @@ def allows(statement, call):
         and call.action in listed(statement["Action"])
         and all(matches(resource, listed(statement["Resource"])) for resource in call.resources)
         and all(
-            matches(call.context.get(key), listed(wanted))
-            for conditions in statement.get("Condition", {}).values()
+            matches(call.context.get(key), listed(wanted)) or (key not in call.context and operator.endswith("IfExists"))
+            for operator, conditions in statement.get("Condition", {}).items()
             for key, wanted in conditions.items()
         )
     )
