@@ -98,6 +98,12 @@ pub trait Source: Send + Sync {
 
     /// Everything before `done` is in a durable checkpoint and may be released. Idempotent.
     async fn commit(&self, done: &Offsets) -> Result<()>;
+
+    /// Every sink has committed the checkpoint that covers everything before `done`: a client that waits for that may
+    /// be told. It is the newest checkpoint, while `commit` is about the one before.
+    async fn delivered(&self, _done: &Offsets) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What a connector gets to open a source.
@@ -117,6 +123,8 @@ pub struct SourceContext {
     pub data_dir: PathBuf,
     /// Cancelled when the pipeline stops: accept nothing new, yield what was accepted, end.
     pub stop: CancellationToken,
+    /// Counters of this source beyond what the runtime counts, by name and meaning.
+    pub counters: crate::metrics::Counters,
 }
 
 /// A kind of source: what `type = "…"` names.
@@ -136,6 +144,12 @@ pub trait SourceConnector: Send + Sync {
     /// Checks without side effects what [`SourceConnector::open`] would refuse; run by `millstream check`.
     fn check(&self, _cx: &SourceContext) -> Result<()> {
         Ok(())
+    }
+
+    /// Where clients of the source wait until the sinks have their rows ([`Source::delivered`]): how long, at most.
+    /// Checkpoints come more often then.
+    fn awaits_delivery(&self, _options: &serde_json::Value) -> Option<Duration> {
+        None
     }
 
     /// Opens the source. Called again after every restart of the pipeline.

@@ -143,6 +143,7 @@ impl Coordinator {
             save(store.as_ref(), self.timer.as_ref(), (manifest, states)).await?;
         }
         self.commit(epoch, committables, last).await?;
+        self.delivered(&offsets).await?;
         let covered = std::mem::replace(&mut self.covered, offsets);
         for (name, source) in &self.sources {
             if let Some(done) = covered.get(name) {
@@ -198,6 +199,16 @@ impl Coordinator {
                 Report::Drained => self.drained += 1,
                 Report::Committed(of, _) if of == epoch => waiting -= 1,
                 other => return Err(Error::bug(format!("a report out of order: {other:?}"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Before anything is released: clients may be waiting.
+    async fn delivered(&self, offsets: &BTreeMap<String, Offsets>) -> Result<()> {
+        for (name, source) in &self.sources {
+            if let Some(done) = offsets.get(name) {
+                source.delivered(done).await.map_err(|e| e.within(name))?;
             }
         }
         Ok(())

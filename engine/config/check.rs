@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::columns;
 use super::diagnostic::{At, Problems, did_you_mean};
 use super::tree::{Entry, Node};
-use super::{dedups, queries, rejected, revisions, tables, windows};
+use super::{checkpoint, dedups, queries, rejected, revisions, tables, windows};
 use crate::metrics::Counters;
-use crate::pipeline::{CheckpointSpec, SinkSpec, SourceSpec, TestSpec};
+use crate::pipeline::{SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
 use crate::registry::Registry;
+use crate::secret::Secrets;
 use crate::sink::SinkContext;
 use crate::source::{RECEIVED_AT, SourceContext, invalid_schema};
 use crate::time::timestamp_type;
@@ -36,6 +37,7 @@ pub(super) fn plan(root: &Node, registry: &Registry, problems: &mut Problems) ->
     checker.head();
     checker.names();
     checker.sources();
+    checkpoint::read(&mut checker);
     tables::read(&mut checker);
     let windows = windows::read(&mut checker);
     let dedups = dedups::read(&mut checker);
@@ -90,6 +92,7 @@ fn empty_plan() -> Plan {
         streams: BTreeMap::new(),
         checkpoint_interval: Duration::ZERO,
         tests: Vec::new(),
+        secrets: Secrets::default(),
     }
 }
 
@@ -111,7 +114,7 @@ impl<'a> Checker<'a> {
 
     /// A section as its type. The walk has reported what is wrong with it; where it has found nothing wrong
     /// in the whole file, the type demands something the schema does not say.
-    fn read<T: DeserializeOwned>(&mut self, node: &Node) -> Option<T> {
+    pub fn read<T: DeserializeOwned>(&mut self, node: &Node) -> Option<T> {
         match serde_json::from_value(node.json()?) {
             Ok(spec) => Some(spec),
             Err(e) if self.problems.count() == 0 => {
@@ -127,14 +130,6 @@ impl<'a> Checker<'a> {
         let text = |key: &str| root.get(key).and_then(|e| e.node.text()).map(|t| t.value.clone());
         self.plan.name = text("name").unwrap_or_default();
         self.plan.description = text("description");
-        let checkpoint = root.get("checkpoint");
-        let spec = checkpoint
-            .and_then(|e| self.read::<CheckpointSpec>(&e.node))
-            .unwrap_or_default();
-        self.plan.checkpoint_interval = spec.interval.0;
-        if let Some(entry) = checkpoint {
-            self.positive(&entry.node, "interval", spec.interval.0);
-        }
         let empty = |table: &str| {
             root.get(table)
                 .is_none_or(|e| e.node.is_whole() && e.node.entries().is_empty())
@@ -319,6 +314,7 @@ impl<'a> Checker<'a> {
             options: source.options.clone(),
             data_dir: PathBuf::new(),
             stop: CancellationToken::new(),
+            counters: Counters::detached(),
         };
         if let Some(error) = node
             .is_whole()

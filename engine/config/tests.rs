@@ -58,7 +58,7 @@ fn outcome(file: &str, text: &str) -> String {
     let vars = &vars;
     match load(&PipelineSource { file, text, vars }, &registry()) {
         Ok(plan) => format!("{}\n{}", explain::text(&plan), explain::mermaid(&plan)),
-        Err(diagnostics) => diagnostics.iter().map(|d| d.render(text) + "\n").collect(),
+        Err(diagnostics) => diagnostics.iter().map(|d| d.render() + "\n").collect(),
     }
 }
 
@@ -234,6 +234,8 @@ enum Ack {
     Durable,
     /// At once.
     Memory,
+    /// When the sinks have them.
+    Delivered,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -249,6 +251,9 @@ impl SourceConnector for Http {
     }
     fn options(&self) -> schemars::Schema {
         schemars::schema_for!(HttpOptions)
+    }
+    fn awaits_delivery(&self, options: &Value) -> Option<Duration> {
+        (options["ack"] == "delivered").then_some(Duration::from_secs(10))
     }
     fn open(&self, _: SourceContext) -> Result<Arc<dyn Source>> {
         Err(Error::bug("not in this test"))

@@ -16,8 +16,12 @@ use serde::de::DeserializeOwned;
 pub mod cloudwatch;
 pub mod console;
 mod disk;
+pub mod dynamodb;
+pub mod firehose;
 pub mod http;
+pub mod kinesis;
 pub mod parquet;
+mod puts;
 mod rejected;
 
 /// Every timestamp is UTC, so its JSON form says so; the Arrow type carries no zone.

@@ -50,6 +50,9 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
     if let Err(error) = pipelines::distinct(&checked) {
         return Ok(pipelines::refuse(&error));
     }
+    checked
+        .iter()
+        .for_each(|one| crate::logging::hide(&one.plan.secrets));
     let plans: Vec<Arc<Plan>> = checked.into_iter().map(|one| one.plan).collect();
     // Dropped last: until then nobody else may touch what the pipelines write.
     let data_dir = DataDir::lock(&global.data_dir)?;

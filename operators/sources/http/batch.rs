@@ -7,8 +7,10 @@
 //! to wait for (`ack = "memory"`) they stay as small as what comes at once; the source joins them again
 //! before they cost anything (`coalesce`). If the log refuses a batch, its rows are dropped and every
 //! waiting client is told to come again.
+//!
+//! With `ack = "delivered"` a written batch waits, beside the next ones, until the sinks have its rows.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use std::time::{Duration, Instant};
 use millstream_engine::source::PartitionId;
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tracing::error;
 
 use super::endpoint::{BatchInFlight, Endpoint, partition_of};
@@ -56,7 +58,20 @@ pub(super) struct LaneSource {
     partition: PartitionId,
     batch_rows: usize,
     batch_bytes: usize,
+    /// How many requests may wait for delivery.
+    awaiting_delivery: usize,
+    backlog: Rc<Backlog>,
     open: RefCell<Open>,
+}
+
+/// What a lane still has to see through.
+#[derive(Default)]
+struct Backlog {
+    /// Requests that have no answer yet.
+    unanswered: Cell<usize>,
+    /// A frame whose requests waited for its delivery in vain. Their clients send again, and would add to what waits
+    /// for ever if they were let in before it.
+    overdue: Cell<Option<u64>>,
 }
 
 struct Open {
@@ -80,6 +95,8 @@ impl LaneSource {
             endpoint,
             batch_rows: limits.batch_rows,
             batch_bytes: limits.batch_bytes,
+            awaiting_delivery: limits.awaiting_delivery,
+            backlog: Rc::default(),
             open: RefCell::new(Open {
                 decoder,
                 invalid: InvalidRows::default(),
@@ -88,6 +105,32 @@ impl LaneSource {
                 attended: false,
             }),
         })
+    }
+
+    /// Why no more requests are taken now, if so: too much waits for delivery.
+    pub fn is_full(&self) -> Option<NotTaken> {
+        let why = match self.is_overdue() {
+            true => "the rows of earlier requests are still not delivered; send again later",
+            false if self.backlog.unanswered.get() < self.awaiting_delivery => return None,
+            false => "too many requests wait for their rows to be delivered; send again later",
+        };
+        let awaits = self.endpoint.options.ack == Ack::Delivered;
+        awaits.then(|| NotTaken::Busy {
+            message: why.into(),
+            after: RETRY_AFTER,
+        })
+    }
+
+    fn is_overdue(&self) -> bool {
+        let Some(seq) = self.backlog.overdue.get() else {
+            return false;
+        };
+        let delivery = self.endpoint.delivery(&self.partition);
+        let overdue = delivery.is_some_and(|upto| *upto.borrow() <= seq);
+        if !overdue {
+            self.backlog.overdue.set(None);
+        }
+        overdue
     }
 
     /// Takes the rows of a body. A body that cannot be read goes to the invalid rows as a whole.
@@ -156,6 +199,8 @@ impl LaneSource {
         open.waiting.push(sender);
         open.requests += 1;
         drop(open);
+        let unanswered = &self.backlog.unanswered;
+        unanswered.set(unanswered.get() + 1);
         self.attend();
         verdict
     }
@@ -215,11 +260,25 @@ impl LaneSource {
         };
         Written {
             appended,
-            waiting,
-            wait: self.endpoint.options.ack == Ack::Durable,
+            waiting: Waiting {
+                requests: waiting,
+                backlog: self.backlog.clone(),
+            },
+            wait: self.endpoint.options.ack != Ack::Memory,
+            delivery: self.delivery(),
             path: self.endpoint.options.path.clone(),
-            _in_flight: in_flight,
+            in_flight,
         }
+    }
+
+    /// Where the requests of a batch must wait further once it is written.
+    fn delivery(&self) -> Option<Delivery> {
+        let options = &self.endpoint.options;
+        (options.ack == Ack::Delivered).then(|| Delivery {
+            upto: self.endpoint.delivery(&self.partition),
+            within: options.delivery_timeout.0,
+            backlog: self.backlog.clone(),
+        })
     }
 }
 
@@ -232,27 +291,83 @@ impl Open {
 /// A batch on its way to disk.
 struct Written {
     appended: Result<Option<Appended>>,
-    waiting: Vec<oneshot::Sender<Verdict>>,
+    waiting: Waiting,
     wait: bool,
+    delivery: Option<Delivery>,
     path: String,
-    _in_flight: BatchInFlight,
+    in_flight: BatchInFlight,
 }
 
 impl Written {
-    /// Tells every waiting request what became of the batch.
+    /// Waits until the batch is in the log, and tells every waiting request what became of it; or leaves that to a
+    /// task that waits for its delivery.
     async fn settle(self) {
-        let outcome = match self.appended {
+        let (seq, outcome) = match self.appended {
             Ok(Some(appended)) if self.wait => match appended.durable.await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(Error::retry("the log closed before the rows were on disk")),
+                Ok(outcome) => (Some(appended.seq), outcome),
+                Err(_) => (
+                    None,
+                    Err(Error::retry("the log closed before the rows were on disk")),
+                ),
             },
-            Ok(_) => Ok(()),
-            Err(e) => Err(e),
+            Ok(_) => (None, Ok(())),
+            Err(e) => (None, Err(e)),
         };
-        let verdict = outcome.map_err(|e| not_taken(e, &self.path));
-        for request in self.waiting {
+        // What is in the log is read from it to the end, so an orderly stop need not wait for its delivery here.
+        drop(self.in_flight);
+        match (outcome, seq, self.delivery) {
+            (Ok(()), Some(seq), Some(delivery)) => {
+                tokio::task::spawn_local(async move { self.waiting.tell(delivery.of(seq).await) });
+            }
+            (outcome, _, _) => self.waiting.tell(outcome.map_err(|e| not_taken(e, &self.path))),
+        }
+    }
+}
+
+/// The requests of a batch.
+struct Waiting {
+    requests: Vec<oneshot::Sender<Verdict>>,
+    backlog: Rc<Backlog>,
+}
+
+impl Waiting {
+    fn tell(self, verdict: Verdict) {
+        let unanswered = &self.backlog.unanswered;
+        unanswered.set(unanswered.get() - self.requests.len());
+        for request in self.requests {
             // A client that went away does not wait any more.
             let _ = request.send(verdict.clone());
+        }
+    }
+}
+
+/// Follows what the sinks have of a lane's log.
+struct Delivery {
+    /// They have the frames before this one; none when the source is gone.
+    upto: Option<watch::Receiver<u64>>,
+    within: Duration,
+    backlog: Rc<Backlog>,
+}
+
+impl Delivery {
+    /// Waits until the sinks have a frame.
+    async fn of(self, seq: u64) -> Verdict {
+        let busy = |message: String| NotTaken::Busy {
+            message,
+            after: RETRY_AFTER,
+        };
+        let gone = || busy("the pipeline of this path is restarting; send again later".into());
+        let mut upto = self.upto.ok_or_else(gone)?;
+        match tokio::time::timeout(self.within, upto.wait_for(|upto| *upto > seq)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => {
+                self.backlog.overdue.set(Some(seq));
+                let within = self.within;
+                Err(busy(format!(
+                    "the rows were not delivered within {within:?}; send them again"
+                )))
+            }
         }
     }
 }

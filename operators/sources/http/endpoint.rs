@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use arrow::datatypes::SchemaRef;
 use millstream_engine::source::PartitionId;
 use millstream_engine::{Error, Result};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::options::HttpOptions;
@@ -26,6 +26,13 @@ pub(super) fn partition_of(lane: usize) -> PartitionId {
     PartitionId(format!("{LANE}{lane}"))
 }
 
+/// The log of a partition.
+struct Kept {
+    log: Log,
+    /// The sinks have the frames before this one. Dropped with the log: what waits then waits in vain.
+    delivered: watch::Sender<u64>,
+}
+
 /// A source as the lanes see it.
 pub(super) struct Endpoint {
     /// `source "x" of pipeline "y"`, for errors.
@@ -34,7 +41,7 @@ pub(super) struct Endpoint {
     pub schema: SchemaRef,
     /// One per partition, until the source is gone. The lanes keep the endpoint in sight for longer, and a
     /// log that anyone still has cannot be opened by the source's next life.
-    logs: RwLock<BTreeMap<PartitionId, Log>>,
+    logs: RwLock<BTreeMap<PartitionId, Kept>>,
     /// Cancelled when no more rows are taken.
     pub closed: CancellationToken,
     /// Batches that have rows and are not yet durable, over all lanes. Counted from the first row, so that
@@ -50,11 +57,15 @@ impl Endpoint {
         schema: SchemaRef,
         logs: BTreeMap<PartitionId, Log>,
     ) -> Endpoint {
+        let keep = |(of, log)| {
+            let delivered = watch::Sender::new(0);
+            (of, Kept { log, delivered })
+        };
         Endpoint {
             holder,
             options,
             schema,
-            logs: RwLock::new(logs),
+            logs: RwLock::new(logs.into_iter().map(keep).collect()),
             closed: CancellationToken::new(),
             busy: AtomicUsize::new(0),
             quiet: Notify::new(),
@@ -69,12 +80,24 @@ impl Endpoint {
     /// Does something with the log of a partition. Nobody keeps one for longer than that.
     pub fn with_log<R>(&self, of: &PartitionId, then: impl FnOnce(&Log) -> Result<R>) -> Result<R> {
         match self.logs().get(of) {
-            Some(log) => then(log),
+            Some(kept) => then(&kept.log),
             None => Err(Error::retry(format!(
                 "{} was closed; its log {of} too",
                 self.holder
             ))),
         }
+    }
+
+    /// The sinks have the frames of a partition before `upto`.
+    pub fn delivered(&self, of: &PartitionId, upto: u64) {
+        if let Some(kept) = self.logs().get(of) {
+            kept.delivered.send_replace(upto);
+        }
+    }
+
+    /// Follows how far the frames of a partition are delivered; none if the source is gone.
+    pub fn delivery(&self, of: &PartitionId) -> Option<watch::Receiver<u64>> {
+        Some(self.logs().get(of)?.delivered.subscribe())
     }
 
     /// Counts a batch in flight until the guard is dropped.
@@ -95,7 +118,7 @@ impl Endpoint {
     }
 
     fn close_logs(&self) {
-        self.logs().values().for_each(Log::close);
+        self.logs().values().for_each(|kept| kept.log.close());
     }
 
     /// Waits for the last sync of each log and gives its directory back.
@@ -104,7 +127,7 @@ impl Endpoint {
         logs.clear();
     }
 
-    fn logs(&self) -> RwLockReadGuard<'_, BTreeMap<PartitionId, Log>> {
+    fn logs(&self) -> RwLockReadGuard<'_, BTreeMap<PartitionId, Kept>> {
         self.logs.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,6 +5,9 @@
 //! lane's log, and when that is durable every request in it is answered. The source reads the log: what
 //! was answered with 200 comes out of it, whatever happens in between.
 //!
+//! With `ack = "delivered"` a request is answered when the sinks have its rows. The log is not synced then, and nobody
+//! relies on it: it is where rows wait for the pipeline, and what a restart on the same disk goes on with.
+//!
 //! How it fails: a bad row alone, with a code in the answer; a bad body with 4xx; a full log with 503 and
 //! `Retry-After`. Bad rows and bodies go to `<source>.invalid`. While a pipeline restarts, its path
 //! answers 503.
@@ -24,6 +27,7 @@ mod source;
 mod stats;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millstream_engine::source::{Source, SourceConnector, SourceContext, options as typed};
 use millstream_engine::{Error, Result};
@@ -68,6 +72,11 @@ impl SourceConnector for HttpConnector {
     fn check(&self, cx: &SourceContext) -> Result<()> {
         typed::<HttpOptions>(&cx.options)?.check()?;
         Decoder::stamping_arrival(cx.schema.clone()).map(drop)
+    }
+
+    fn awaits_delivery(&self, of: &serde_json::Value) -> Option<Duration> {
+        let typed: HttpOptions = typed(of).ok()?;
+        (typed.ack == Ack::Delivered).then_some(typed.delivery_timeout.0)
     }
 
     fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>> {

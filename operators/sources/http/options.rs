@@ -1,5 +1,6 @@
 //! The keys of an `http` source, as typed and checked.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -22,6 +23,9 @@ const MOST_ROWS: usize = 65_536;
 
 /// A client waits as long for its answer.
 const LONGEST_LINGER: Duration = Duration::from_secs(1);
+
+/// From what a checkpoint on a busy machine may take, to what anybody waits for an answer.
+const DELIVERY_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
 
 /// Rows over HTTP: `POST <path>` with JSON, `GET <path>.gif?column=value` for pages without script.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -49,6 +53,9 @@ pub struct HttpOptions {
     /// How long a row may wait for others to be written together with.
     #[serde(default = "default_commit_linger")]
     pub commit_linger: Span,
+    /// How long a request waits for its rows to be delivered, with `ack = "delivered"`; then it is answered with 503.
+    #[serde(default = "default_delivery_timeout")]
+    pub delivery_timeout: Span,
 }
 
 /// When a request is answered.
@@ -60,6 +67,10 @@ pub enum Ack {
     Durable,
     /// Once its rows are handed on; a crash loses what the last moments brought.
     Memory,
+    /// Once every sink of the pipeline has committed a checkpoint that covers its rows. Where sinks commit what is
+    /// elsewhere by then, such as a stream, an answered row survives the loss of this machine and its disk. A request
+    /// that is not answered with 200 may have been delivered all the same.
+    Delivered,
 }
 
 fn default_max_rows() -> usize {
@@ -76,6 +87,11 @@ fn default_cors_origins() -> Vec<String> {
 
 fn default_commit_linger() -> Span {
     Span(Duration::from_millis(2))
+}
+
+/// Less than what clients and load balancers commonly wait, and many checkpoints.
+fn default_delivery_timeout() -> Span {
+    Span(Duration::from_secs(10))
 }
 
 impl HttpOptions {
@@ -106,6 +122,10 @@ impl HttpOptions {
         }
         if self.commit_linger.0 > LONGEST_LINGER {
             return refuse(format!("commit_linger must be at most {LONGEST_LINGER:?}"));
+        }
+        if !DELIVERY_TIMEOUTS.contains(&self.delivery_timeout.0) {
+            let (least, most) = (DELIVERY_TIMEOUTS.start(), DELIVERY_TIMEOUTS.end());
+            return refuse(format!("delivery_timeout must be from {least:?} to {most:?}"));
         }
         match self
             .cors_origins

@@ -78,6 +78,9 @@ async fn post(
     if source.endpoint.closed.is_cancelled() {
         return away();
     }
+    if let Some(full) = source.is_full() {
+        return not_taken(full);
+    }
     match source.take_body(&body, peer) {
         Ok(taken) => settle(lane, taken, |decoded| lane.replies.of(decoded)).await,
         Err(e) => {
@@ -120,6 +123,9 @@ async fn gif_row(lane: &Lane, source: &Rc<LaneSource>, peer: IpAddr, head: &requ
     if source.endpoint.closed.is_cancelled() {
         return away();
     }
+    if let Some(full) = source.is_full() {
+        return not_taken(full);
+    }
     let taken = source.take_query(head.uri.query().unwrap_or_default(), peer);
     settle(lane, taken, |_| answer::pixel()).await
 }
@@ -136,10 +142,16 @@ async fn settle(lane: &Lane, taken: Taken, with: impl FnOnce(&Decoded) -> Answer
             lane.stats().invalid.fetch_add(invalid as u64, Relaxed);
             with(&decoded)
         }
-        Ok(Err(NotTaken::Busy { message, after })) => answer::busy(&message, after),
-        Ok(Err(NotTaken::Failed)) => broken(),
+        Ok(Err(why)) => not_taken(why),
         // The lane is ending and dropped the batch.
         Err(_) => away(),
+    }
+}
+
+fn not_taken(why: NotTaken) -> Answer {
+    match why {
+        NotTaken::Busy { message, after } => answer::busy(&message, after),
+        NotTaken::Failed => broken(),
     }
 }
 

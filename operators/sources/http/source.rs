@@ -70,10 +70,7 @@ impl Source for HttpSource {
     }
 
     async fn commit(&self, done: &Offsets) -> Result<()> {
-        let done = done
-            .iter()
-            .map(|(of, offset)| Ok((of.clone(), sequence(offset)?)));
-        let done = done.collect::<Result<Vec<_>>>()?;
+        let done = sequences(done)?;
         let endpoint = self.endpoint.clone();
         let release = move || {
             done.iter()
@@ -83,12 +80,25 @@ impl Source for HttpSource {
         let released = tokio::task::spawn_blocking(release).await;
         released.map_err(|e| Error::bug(format!("releasing the ingest log: {e}")))?
     }
+
+    async fn delivered(&self, done: &Offsets) -> Result<()> {
+        for (of, upto) in sequences(done)? {
+            self.endpoint.delivered(&of, upto);
+        }
+        Ok(())
+    }
 }
 
 impl Drop for HttpSource {
     fn drop(&mut self) {
         self.ingest.abandon(&self.endpoint);
     }
+}
+
+fn sequences(of: &Offsets) -> Result<Vec<(PartitionId, u64)>> {
+    of.iter()
+        .map(|(of, offset)| Ok((of.clone(), sequence(offset)?)))
+        .collect()
 }
 
 fn sequence(offset: &Offset) -> Result<u64> {
