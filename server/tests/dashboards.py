@@ -2,7 +2,7 @@
 
     python dashboards.py measured NAMESPACE MINUTE     datapoints of a minute, by metric and period
     python dashboards.py rejected DIR                  refused rows in Parquet files: [origin, reason, row]
-    python dashboards.py topic                         makes a topic that a queue listens to
+    python dashboards.py topic                         makes a topic that a queue listens to, and a stream with a row
     python dashboards.py look QUEUE                    dashboards, alarms, and what of them names no metric
 """
 
@@ -52,6 +52,11 @@ def topic():
     queue = sqs.create_queue(QueueName="alarms")["QueueUrl"]
     attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]
     sns.subscribe(TopicArn=arn, Protocol="sqs", Endpoint=attributes["QueueArn"])
+    kinesis = client("kinesis")
+    kinesis.create_stream(StreamName="streamed", ShardCount=1)
+    kinesis.get_waiter("stream_exists").wait(StreamName="streamed", WaiterConfig={"Delay": 1})
+    row = {"ad": "a", "at": "2026-11-25T00:00:00Z"}
+    kinesis.put_record(StreamName="streamed", PartitionKey="a", Data=json.dumps(row).encode())
     return {"topic": arn, "queue": queue}
 
 

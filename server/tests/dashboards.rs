@@ -172,8 +172,17 @@ ad = "string not null"
 clicked = "int not null"
 at = "timestamp not null"
 
+[source.streamed]
+type = "kinesis"
+stream = "streamed"
+event_time = "at"
+idle_after = "1s"
+[source.streamed.columns]
+ad = "string not null"
+at = "timestamp not null"
+
 [dedup.ads]
-input = "impressions"
+input = "streamed"
 key = ["ad"]
 within = "10m"
 
@@ -205,6 +214,10 @@ input = "impressions"
 namespace = "Shop"
 dimensions = { Ad = "ad" }
 metrics = [{ name = "Clicked", value = "clicked", unit = "Count" }]
+
+[sink.ads]
+type = "console"
+input = "ads"
 
 [sink.refused]
 type = "console"
@@ -245,8 +258,9 @@ fn dashboards_and_alarms_read_what_is_published() {
     let node = |name: &str| it.node("shop", name);
     it.wait_for("the datapoints, and a watermark everywhere", || {
         let sent = ["metrics", "by_ad"].map(|s| node(&format!("sink.{s}"))["counts"]["points_sent"].clone());
-        let nodes = ["dedup.ads", "sql.clickthrough", "sink.refused", "sink.late"];
-        sent == [json!(2), json!(2)] && nodes.iter().all(|n| node(n)["watermark"].is_string())
+        let nodes = ["sink.ads", "sql.clickthrough", "sink.refused", "sink.late"];
+        let read = node("source.streamed")["source_lag_seconds"].is_number();
+        read && sent == [json!(2), json!(2)] && nodes.iter().all(|n| node(n)["watermark"].is_string())
     });
     // What is new since the last full minute is published now.
     assert_eq!(it.terminate(), 0);
@@ -319,6 +333,10 @@ fn alarms(found: &Value, topic: &str) {
         "millstream/shop/source.impressions/RowsIn": alarm("Sum", 240_000.0, [3, 5], calm),
         "millstream/shop/source.impressions/RowsInvalid": some(),
         "millstream/shop/source.impressions/WatermarkLag": alarm("Maximum", 300.0, [3, 5], calm),
+        "millstream/shop/source.streamed/RowsIn": alarm("Sum", 240_000.0, [3, 5], calm),
+        "millstream/shop/source.streamed/RowsInvalid": some(),
+        "millstream/shop/source.streamed/SourceLag": alarm("Maximum", 300.0, [3, 5], calm),
+        "millstream/shop/source.streamed/WatermarkLag": alarm("Maximum", 300.0, [3, 5], calm),
         "millstream/shop/window.by_minute/RowsLate": some(),
     });
     assert_eq!(found, &expect);
@@ -351,4 +369,40 @@ fn launch<'a>(dir: &'a Path, pipeline: &str, aws: &Aws) -> Launch<'a> {
 /// `YYYY-MM-DDTHH:MM:SSZ`.
 fn time(seconds: i64) -> String {
     Timestamp(seconds * 1_000_000).to_string()
+}
+
+/// The names that people's links and the deployment know.
+#[test]
+fn the_advertising_pipeline_has_its_dashboard() {
+    let pipeline = support::root().join("pipelines/advertising-aws.toml");
+    let env = [("AWS_REGION", "eu-west-1"), ("LAKE_BUCKET", "lake")];
+    let launch = Launch {
+        dir: &support::root(),
+        pipeline: &pipeline.display().to_string(),
+        port: 0,
+        env: env.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec(),
+    };
+    let printed = dashboards(
+        "print",
+        &launch,
+        &[
+            "--cloudwatch-metrics",
+            "Ours",
+            "--alarm-topic",
+            "arn:aws:sns:eu-west-1:1:t",
+        ],
+    );
+    let printed: Value = serde_json::from_str(&printed).expect("JSON");
+    let shown = &printed["dashboards"]["RealTimeAdvertisingDashboard"]["widgets"][0]["properties"];
+    assert_eq!(
+        (&shown["title"], &shown["region"]),
+        (&json!("Clickthrough Rate"), &json!("eu-west-1"))
+    );
+    assert_eq!(shown["metrics"][1][0], "Warehouse/Advertising");
+    let alarms = printed["alarms"].as_array().expect("a list");
+    assert!(
+        alarms
+            .iter()
+            .any(|a| a["AlarmName"] == "millstream/advertising-aws/CheckpointAge")
+    );
 }
