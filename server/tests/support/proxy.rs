@@ -239,7 +239,7 @@ fn refusal_of_kinesis(error: &str) -> String {
 }
 
 /// Head and body, the head asking to close the connection afterwards.
-fn read_message(from: &mut impl BufRead, is_request: bool) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_message(from: &mut impl BufRead, is_request: bool) -> std::io::Result<Vec<u8>> {
     let mut message = Vec::new();
     let (mut line, mut length, mut chunked) = (String::new(), 0, false);
     while from.read_line(&mut line)? > 0 && line != "\r\n" {
