@@ -25,6 +25,8 @@ pub enum Fate {
     Lost,
     /// It reaches the service, whose answer is withheld.
     Unanswered,
+    /// It gets half of its answer.
+    Cut,
     /// It gets its answer late.
     Slow,
     /// It gets no answer, and its connection stays open, for longer than anybody waits.
@@ -132,13 +134,14 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
         Fate::Slow => pause(SLOW),
         // Until the client closes it.
         Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
-        Fate::Lost | Fate::Unanswered | Fate::Good => {}
+        Fate::Lost | Fate::Unanswered | Fate::Cut | Fate::Good => {}
     }
     let mut server = TcpStream::connect(target)?;
     server.write_all(&request)?;
     let answer = read_message(&mut BufReader::new(server), false)?;
     match fate {
         Fate::Unanswered => Ok(()),
+        Fate::Cut => client.get_mut().write_all(&answer[..answer.len() / 2]),
         _ => client.get_mut().write_all(&answer),
     }
 }
