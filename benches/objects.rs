@@ -15,6 +15,7 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use futures::{StreamExt, TryStreamExt};
 use millstream_benches::{lines, schema};
+use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offsets, Source, SourceConnector, SourceContext};
 use millstream_engine::time::Timestamp;
 use millstream_operators::aws::{self, AwsOptions};
@@ -138,6 +139,7 @@ async fn by_source(name: &str) -> anyhow::Result<usize> {
         options: json!({ "path": format!("s3://{BUCKET}/{name}/") }),
         data_dir: Default::default(),
         stop: CancellationToken::new(),
+        counters: Counters::detached(),
     })?;
     let found = source.partitions(&Offsets::new()).await?;
     let streams = found.open.into_iter().map(|(id, from)| source.read(&id, from));

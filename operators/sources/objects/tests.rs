@@ -9,6 +9,7 @@ use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use futures::StreamExt;
+use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offset, Offsets, PartitionId, Partitions};
 use millstream_engine::time::timestamp_type;
 use serde_json::json;
@@ -37,6 +38,7 @@ fn source(options: serde_json::Value) -> Arc<dyn Source> {
         options,
         data_dir: PathBuf::new(),
         stop: CancellationToken::new(),
+        counters: Counters::detached(),
     };
     FileConnector.check(&cx).unwrap();
     FileConnector.open(cx).unwrap()
@@ -330,6 +332,7 @@ async fn a_stop_ends_a_stream_without_saying_that_the_file_has_ended() {
         options: json!({ "path": dir.path() }),
         data_dir: PathBuf::new(),
         stop: stop.clone(),
+        counters: Counters::detached(),
     };
     let source = FileConnector.open(cx).unwrap();
     let (id, start) = only(&source).await;
