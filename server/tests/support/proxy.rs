@@ -27,6 +27,8 @@ pub enum Fate {
     Lost,
     /// It reaches the service, whose answer is withheld.
     Unanswered,
+    /// It gets half of its answer.
+    Cut,
     /// It gets its answer late.
     Slow,
     /// It is refused as going over a stream's throughput.
@@ -184,11 +186,12 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
                 return client.get_mut().write_all(&rest);
             }
         }
-        Fate::Lost | Fate::Unanswered | Fate::Good | Fate::Unread(_) => {}
+        Fate::Lost | Fate::Unanswered | Fate::Cut | Fate::Good | Fate::Unread(_) => {}
     }
     let answer = exchange(target, &request)?;
     match fate {
         Fate::Unanswered => Ok(()),
+        Fate::Cut => client.get_mut().write_all(&answer[..answer.len() / 2]),
         _ => client.get_mut().write_all(&answer),
     }
 }
