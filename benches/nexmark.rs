@@ -22,7 +22,7 @@ use datafusion::prelude::{CsvReadOptions, SessionConfig, SessionContext};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use millstream_engine::config::{self, PipelineSource};
 use millstream_engine::message::{Barrier, Epoch};
-use millstream_engine::metrics::Metrics;
+use millstream_engine::metrics::{Counters, Metrics};
 use millstream_engine::plan::Plan;
 use millstream_engine::runtime::{self, BoundedRun, RunOptions, timer};
 use millstream_engine::sink::{Committable, Sink};
@@ -139,6 +139,7 @@ async fn generated(name: &str, schema: SchemaRef, query: &str) -> anyhow::Result
         options: json!({"generator": "nexmark", "stream": name, "rows": EVENTS, "seed": SEED, "interval": interval}),
         data_dir: PathBuf::new(),
         stop: CancellationToken::new(),
+        counters: Counters::detached(),
     };
     let source = registry.sources["generate"].open(cx)?;
     let found = source.partitions(&Offsets::new()).await?;

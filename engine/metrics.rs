@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -54,6 +55,7 @@ pub struct Metrics {
     watermark_lag: Family<NodeLabels, Gauge<f64, AtomicU64>>,
     queued: Family<NodeLabels, Gauge>,
     counts: Family<CountLabels, Counter>,
+    source_lag: Family<NodeLabels, Gauge<f64, AtomicU64>>,
     restarts: Family<PipelineLabels, Counter>,
     checkpoints: Family<PipelineLabels, Counter>,
     checkpoint_seconds: Family<PipelineLabels, Gauge<f64, AtomicU64>>,
@@ -81,6 +83,7 @@ impl Metrics {
             watermark_lag: Family::default(),
             queued: Family::default(),
             counts: Family::default(),
+            source_lag: Family::default(),
             restarts: Family::default(),
             checkpoints: Family::default(),
             checkpoint_seconds: Family::default(),
@@ -117,6 +120,12 @@ impl Metrics {
             "connector_counts",
             "What only one connector counts",
             m.counts.clone(),
+        );
+        r.register_with_unit(
+            "source_lag",
+            "How far a source reads behind the newest there is, where the other side says so",
+            Unit::Seconds,
+            m.source_lag.clone(),
         );
         r.register(
             "pipeline_restarts",
@@ -162,6 +171,7 @@ impl Metrics {
             counters: Counters {
                 labels,
                 family: self.counts.clone(),
+                lag: self.source_lag.clone(),
                 known: Arc::default(),
             },
         }
@@ -226,6 +236,7 @@ pub struct PipelineMetrics {
 pub struct Counters {
     labels: NodeLabels,
     family: Family<CountLabels, Counter>,
+    lag: Family<NodeLabels, Gauge<f64, AtomicU64>>,
     known: Arc<Mutex<BTreeSet<String>>>,
 }
 
@@ -238,8 +249,14 @@ impl Counters {
                 node: String::new(),
             },
             family: Family::default(),
+            lag: Family::default(),
             known: Arc::default(),
         }
+    }
+
+    /// A source reads this far behind the newest there is.
+    pub fn behind(&self, lag: Duration) {
+        self.lag.get_or_create(&self.labels).set(lag.as_secs_f64());
     }
 
     /// Adds to the count of `what` (snake_case).

@@ -123,6 +123,8 @@ pub struct SourceContext {
     pub data_dir: PathBuf,
     /// Cancelled when the pipeline stops: accept nothing new, yield what was accepted, end.
     pub stop: CancellationToken,
+    /// Counters of this source beyond what the runtime counts, by name and meaning.
+    pub counters: crate::metrics::Counters,
 }
 
 /// A kind of source: what `type = "…"` names.

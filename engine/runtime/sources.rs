@@ -52,6 +52,7 @@ impl Attempt<'_> {
             options: node.options.clone(),
             data_dir: shared.data_dir.join("sources").join(&node.name),
             stop: self.stop.clone(),
+            counters: shared.nodes[&place].counters.clone(),
         };
         connector.open(cx).map_err(|e| e.within(place))
     }

@@ -3,3 +3,5 @@
 pub mod generate;
 pub mod http;
 pub mod invalid;
+pub mod kinesis;
+pub mod objects;

@@ -14,7 +14,7 @@ use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use millstream_engine::config::{self, PipelineSource};
 use millstream_engine::message::{Barrier, Epoch};
-use millstream_engine::metrics::Metrics;
+use millstream_engine::metrics::{Counters, Metrics};
 use millstream_engine::plan::Plan;
 use millstream_engine::registry::Registry;
 use millstream_engine::runtime::{self, BoundedRun, RunOptions, timer};
@@ -113,6 +113,7 @@ fn open(name: &str, schema: Arc<Schema>, options: serde_json::Value) -> Arc<dyn 
         options,
         data_dir: PathBuf::new(),
         stop: CancellationToken::new(),
+        counters: Counters::detached(),
     };
     connector.open(cx).expect("a source")
 }

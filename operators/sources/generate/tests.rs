@@ -7,6 +7,7 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, TimestampMicrosecondType};
 use arrow::util::pretty::pretty_format_batches;
 use futures::StreamExt;
+use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offset, Offsets, PartitionId, Source};
 use millstream_engine::time::timestamp_type;
 use serde_json::{Value, json};
@@ -28,6 +29,7 @@ fn context(columns: &[(&str, DataType)], event_time: &str, options: Value) -> So
         options,
         data_dir: "unused".into(),
         stop: CancellationToken::new(),
+        counters: Counters::detached(),
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod load;
+pub mod partly;
 pub mod proxy;
 pub mod quick;
 pub mod receiver;
@@ -23,6 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Millstream {
     child: Child,
     dir: PathBuf,
+    /// Empty where no source takes rows over HTTP.
     pub ingest: String,
     pub admin: String,
     out: Arc<Mutex<Vec<String>>>,
@@ -54,8 +56,9 @@ impl Millstream {
             BufReader::new(child.stdout.take().expect("stdout is piped")),
             out.clone(),
         );
-        let mut address = |what: &str| greeted(&mut child, launch.dir, what);
-        let (ingest, admin) = (address("ingest"), address("console"));
+        // The line about the ingest, if there is one, stands before this one.
+        let admin = greeted(&mut child, launch.dir, "console");
+        let ingest = address(&log(launch.dir), "ingest").unwrap_or_default();
         let mut it = Millstream {
             child,
             dir: launch.dir.into(),
@@ -193,10 +196,8 @@ fn greeted(child: &mut Child, dir: &Path, what: &str) -> String {
     let started = Instant::now();
     loop {
         let log = log(dir);
-        // A line without its end may still be being written: half an address is the wrong one.
-        let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        if let Some(address) = lines.find_map(|line| line.strip_prefix(what)) {
-            return address.trim().into();
+        if let Some(address) = address(&log, what) {
+            return address;
         }
         let ended = child.try_wait().expect("its state is known").is_some();
         assert!(
@@ -205,6 +206,13 @@ fn greeted(child: &mut Child, dir: &Path, what: &str) -> String {
         );
         pause(Duration::from_millis(20));
     }
+}
+
+fn address(log: &str, what: &str) -> Option<String> {
+    // A line without its end may still be being written: half an address is the wrong one.
+    let mut lines = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let address = lines.find_map(|line| line.strip_prefix(what))?;
+    Some(address.trim().into())
 }
 
 fn follow(mut lines: BufReader<ChildStdout>, out: Arc<Mutex<Vec<String>>>) {
@@ -348,8 +356,19 @@ pub struct Aws {
 
 impl Aws {
     pub fn start() -> Aws {
+        Aws::serve(Command::new(venv().join("bin/ministack")))
+    }
+
+    /// The emulator as a script of `server/tests` starts it.
+    pub fn start_by(script: &str) -> Aws {
+        let mut command = Command::new(python());
+        command.arg(root().join("server/tests").join(script));
+        Aws::serve(command)
+    }
+
+    fn serve(mut command: Command) -> Aws {
         let port = free_port().to_string();
-        let child = Command::new(venv().join("bin/ministack"))
+        let child = command
             .env("BIND_HOST", "127.0.0.1")
             .env("GATEWAY_PORT", &port)
             .stdout(Stdio::null())

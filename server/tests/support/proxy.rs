@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::pause;
+use super::{partly, pause};
 
 /// How long a slow answer is held up.
 const SLOW: Duration = Duration::from_millis(1_500);
@@ -29,8 +29,14 @@ pub enum Fate {
     Unanswered,
     /// It gets its answer late.
     Slow,
+    /// It is refused as going over a stream's throughput.
+    Throttled,
+    /// Of a put into a stream some records are refused, the others reach the service.
+    Partly,
     /// As a throttled DynamoDB does it: of a BatchWriteItem, the first half is written and the rest handed back.
     HalfDone,
+    /// If it is a GetRecords, it is refused with this error of Kinesis; else it gets its answer.
+    Unread(&'static str),
     /// It gets no answer, and its connection stays open, for longer than anybody waits.
     Silent,
 }
@@ -161,25 +167,33 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
                 .get_mut()
                 .write_all(refuse("500 Internal Server Error").as_bytes());
         }
+        Fate::Throttled => return client.get_mut().write_all(partly::throttled().as_bytes()),
+        Fate::Partly => {
+            let forward = |request: &[u8]| exchange(target, request);
+            return client.get_mut().write_all(&partly::put(&request, forward)?);
+        }
         Fate::Slow => pause(SLOW),
+        Fate::Unread(error) if is_get_records(&request) => {
+            return client.get_mut().write_all(refusal_of_kinesis(error).as_bytes());
+        }
         // Until the client closes it.
         Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
         Fate::HalfDone => {
             if let Some((written, rest)) = halves(&request) {
-                forward(target, &written)?;
+                exchange(target, &written)?;
                 return client.get_mut().write_all(&rest);
             }
         }
-        Fate::Lost | Fate::Unanswered | Fate::Good => {}
+        Fate::Lost | Fate::Unanswered | Fate::Good | Fate::Unread(_) => {}
     }
-    let answer = forward(target, &request)?;
+    let answer = exchange(target, &request)?;
     match fate {
         Fate::Unanswered => Ok(()),
         _ => client.get_mut().write_all(&answer),
     }
 }
 
-fn forward(target: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
+fn exchange(target: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut server = TcpStream::connect(target)?;
     server.write_all(request)?;
     read_message(&mut BufReader::new(server), false)
@@ -208,6 +222,20 @@ fn halves(request: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     };
     let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\nconnection: close";
     Some((with_body(&head.join("\r\n"), &first), with_body(answer, &rest)))
+}
+
+fn is_get_records(request: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(request);
+    head.contains("Kinesis_20131202.GetRecords\r\n")
+}
+
+fn refusal_of_kinesis(error: &str) -> String {
+    let body = format!(r#"{{"__type":"{error}","message":"as the test wants it"}}"#);
+    let length = body.len();
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.1\r\n\
+         content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )
 }
 
 /// Head and body, the head asking to close the connection afterwards.

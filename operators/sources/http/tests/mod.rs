@@ -2,6 +2,7 @@
 //! more than one write, or a client that misbehaves, is a test of its own.
 
 mod client;
+mod delivery;
 mod stop;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
 use futures::{StreamExt, TryStreamExt};
 use millstream_engine::ErrorClass;
+use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offset, Offsets, PartitionId, RECEIVED_AT};
 use millstream_engine::time::{Timestamp, timestamp_type};
 use serde::Deserialize;
@@ -207,6 +209,7 @@ impl House {
             options,
             data_dir: self.dir.path().join(name),
             stop: CancellationToken::new(),
+            counters: Counters::detached(),
         }
     }
 
@@ -442,6 +445,10 @@ fn options_are_checked() {
         (
             json!({"path": "/x", "cors_origins": ["a\nb"]}),
             "cors_origins: \"a\\nb\" is not an origin",
+        ),
+        (
+            json!({"path": "/x", "delivery_timeout": "10ms"}),
+            "delivery_timeout must be from 1s to 300s",
         ),
         (json!({"path": "/x", "ack": "never"}), "unknown variant `never`"),
         (json!({"records": "x"}), "missing field `path`"),

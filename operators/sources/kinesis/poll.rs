@@ -1,0 +1,134 @@
+//! Asks for records with GetRecords, at the pace of the shard.
+//!
+//! While there is more to read, the next answer is on its way when the rows of the last are being decoded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
+use millstream_engine::Error;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::pace::{Pace, ShardLimits};
+use super::position::Position;
+use super::reader::Read;
+use super::source::Shared;
+use super::stream::Trouble;
+
+/// Asks one shard.
+pub(super) struct Poll {
+    pace: Pace,
+    /// When it may be asked again.
+    due: Instant,
+    iterator: Option<String>,
+    /// The call that is being made, if any. It ends with its owner.
+    call: JoinSet<Call>,
+}
+
+/// A call that was made.
+struct Call {
+    began: Instant,
+    iterator: Option<String>,
+    got: Result<GetRecordsOutput, Trouble>,
+    leave: Option<OwnedSemaphorePermit>,
+}
+
+impl Poll {
+    pub fn new(limits: ShardLimits) -> Poll {
+        Poll {
+            pace: Pace::new(limits),
+            due: Instant::now(),
+            iterator: None,
+            call: JoinSet::new(),
+        }
+    }
+
+    /// The next records of `shard`. Without an iterator it gets one that stands at `position`.
+    pub async fn read(
+        &mut self,
+        shared: &Arc<Shared>,
+        shard: &str,
+        position: &Position,
+    ) -> Result<Read, Trouble> {
+        if self.call.is_empty() {
+            self.begin(shared, shard, position);
+        }
+        let Some(Ok(call)) = self.call.join_next().await else {
+            return Err(Trouble::Other(Error::bug(
+                "a call to Kinesis was not made to its end",
+            )));
+        };
+        self.iterator = call.iterator;
+        match &call.got {
+            Ok(got) => self.due = call.began + self.wait(got),
+            Err(Trouble::Refused(_)) => self.due = call.began + self.pace.refused(),
+            Err(_) => self.iterator = None,
+        }
+        let got = call.got?;
+        let behind = millis(got.millis_behind_latest.unwrap_or_default());
+        if !behind.is_zero() && self.iterator.is_some() {
+            self.begin(shared, shard, position);
+        }
+        let children = got.child_shards.unwrap_or_default();
+        let closed = self.iterator.is_none();
+        Ok(Read {
+            behind,
+            records: got.records.into_iter().map(Into::into).collect(),
+            next: None,
+            closed: closed.then(|| children.into_iter().map(Into::into).collect()),
+            _leave: call.leave,
+        })
+    }
+
+    /// Begins a call, to be made when it is due.
+    fn begin(&mut self, shared: &Arc<Shared>, shard: &str, position: &Position) {
+        let (shared, shard, position) = (shared.clone(), shard.to_owned(), position.clone());
+        let (due, iterator) = (self.due, self.iterator.take());
+        self.call.spawn(async move {
+            tokio::time::sleep_until(due).await;
+            let leave = shared.reads.clone().acquire_owned().await.ok();
+            let began = Instant::now();
+            let (iterator, got) = ask(&shared, &shard, iterator, &position).await;
+            Call {
+                began,
+                iterator,
+                got,
+                leave,
+            }
+        });
+    }
+
+    fn wait(&mut self, got: &GetRecordsOutput) -> Duration {
+        let bytes = got.records.iter().map(|record| record.data.as_ref().len()).sum();
+        self.pace.after(bytes, got.millis_behind_latest > Some(0))
+    }
+}
+
+/// Asks once; gives the iterator to go on with, too.
+async fn ask(
+    shared: &Shared,
+    shard: &str,
+    iterator: Option<String>,
+    position: &Position,
+) -> (Option<String>, Result<GetRecordsOutput, Trouble>) {
+    let iterator = match iterator {
+        Some(iterator) => iterator,
+        None => match shared.stream.iterator(shard, position).await {
+            Ok(iterator) => iterator,
+            Err(e) => return (None, Err(e)),
+        },
+    };
+    let got = shared.stream.records(shard, &iterator).await;
+    let next = match &got {
+        Ok(got) => got.next_shard_iterator.clone(),
+        Err(_) => Some(iterator),
+    };
+    (next, got)
+}
+
+/// A lag as the service names it.
+pub(super) fn millis(of: i64) -> Duration {
+    Duration::from_millis(u64::try_from(of).unwrap_or_default())
+}

@@ -1,0 +1,165 @@
+//! The source: shards found and handed out.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use millstream_engine::metrics::Counters;
+use millstream_engine::source::{
+    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
+};
+use millstream_engine::time::Timestamp;
+use millstream_engine::{Error, Result};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::lag::Lag;
+use super::lineage::{Lineage, Shard};
+use super::options::{KinesisOptions, Start};
+use super::pace::ShardLimits;
+use super::position::Position;
+use super::reader::Reader;
+use super::started;
+use super::stream::Stream;
+
+/// How often to look for shards that no end of another one announced: there should be none.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Answers of GetRecords that are on their way or being decoded. Each may have 10 MiB.
+const READS_AT_ONCE: usize = 32;
+
+/// A stream of Kinesis.
+pub(super) struct KinesisSource {
+    shared: Arc<Shared>,
+    start: Start,
+    data_dir: PathBuf,
+}
+
+/// What the readers of all shards share.
+pub(super) struct Shared {
+    pub stream: Stream,
+    pub schema: SchemaRef,
+    pub limits: ShardLimits,
+    pub reads: Arc<Semaphore>,
+    pub lag: Lag,
+    pub counters: Counters,
+    pub stop: CancellationToken,
+    /// Children that ended shards named, until the stream lists them.
+    children: Mutex<Vec<Shard>>,
+}
+
+impl KinesisSource {
+    pub fn new(
+        options: KinesisOptions,
+        start: Start,
+        limits: ShardLimits,
+        cx: SourceContext,
+    ) -> KinesisSource {
+        let shared = Shared {
+            stream: Stream::new(options),
+            schema: cx.schema,
+            limits,
+            reads: Arc::new(Semaphore::new(READS_AT_ONCE)),
+            lag: Lag::new(cx.counters.clone()),
+            counters: cx.counters,
+            stop: cx.stop,
+            children: Mutex::default(),
+        };
+        KinesisSource {
+            shared: Arc::new(shared),
+            start,
+            data_dir: cx.data_dir,
+        }
+    }
+
+    /// Where shards begin of which nothing is known. `resumed`: there is a checkpoint.
+    fn start(&self, resumed: bool) -> Result<Position> {
+        if let Some(position) = self.start.position() {
+            return Ok(position);
+        }
+        let stream = &self.shared.stream.options.stream;
+        match started::known(&self.data_dir, stream)? {
+            Some(at) => Ok(Position::At(at)),
+            // The file was lost, the checkpoint was not: what came up since is all of later than the first start.
+            None if resumed => Ok(Position::TrimHorizon),
+            None => {
+                let now = Timestamp::now();
+                started::remember(&self.data_dir, stream, now)?;
+                tracing::info!(stream, at = %now, "latest is from now on");
+                Ok(Position::At(now))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for KinesisSource {
+    fn schema(&self) -> SchemaRef {
+        self.shared.schema.clone()
+    }
+
+    async fn partitions(&self, read: &Offsets) -> Result<Partitions> {
+        let read = read
+            .iter()
+            .map(|(shard, offset)| Ok((shard.0.clone(), Position::parse(offset)?)));
+        let read = read.collect::<Result<BTreeMap<_, _>>>()?;
+        let start = self.start(!read.is_empty())?;
+        let since = match start {
+            Position::At(at) => Some(at),
+            _ => None,
+        };
+        let mut shards = self.shared.stream.shards(since).await?;
+        self.shared.add_children(&mut shards, &read);
+        let lineage = Lineage::of(&shards, &read, &start);
+        let open = |(shard, at): (String, Position)| (PartitionId(shard), Some(at.offset()));
+        Ok(Partitions {
+            open: lineage.open.into_iter().map(open).collect(),
+            forget: lineage.forget.into_iter().map(PartitionId).collect(),
+            again: Some(LOOK_AGAIN),
+        })
+    }
+
+    fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {
+        let position = match from.as_ref().map(Position::parse) {
+            Some(Ok(position)) => position,
+            Some(Err(e)) => return stream::once(async { Err(e) }).boxed(),
+            None => {
+                let e = Error::bug("every shard is opened at a position");
+                return stream::once(async { Err(e) }).boxed();
+            }
+        };
+        Reader::batches(self.shared.clone(), partition.0.clone(), position)
+    }
+
+    /// The stream keeps records as long as it keeps them.
+    async fn commit(&self, _: &Offsets) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// A shard that ended named its children.
+    pub fn born(&self, children: Vec<Shard>) {
+        self.children().extend(children);
+    }
+
+    /// Adds those children that are neither listed nor read yet.
+    fn add_children(&self, listed: &mut Vec<Shard>, read: &BTreeMap<String, Position>) {
+        let mut children = self.children();
+        children.retain(|child| !read.contains_key(&child.id) && !listed.iter().any(|l| l.id == child.id));
+        // Both parents of a merge name it.
+        children.sort_by(|a, b| a.id.cmp(&b.id));
+        children.dedup_by(|a, b| a.id == b.id);
+        listed.extend(children.iter().cloned());
+    }
+
+    fn children(&self) -> std::sync::MutexGuard<'_, Vec<Shard>> {
+        let children = self.children.lock();
+        children.expect("nothing panics while it holds the children")
+    }
+}
