@@ -29,9 +29,9 @@ pub(super) fn read(checker: &mut Checker<'_>) {
     if let Some((source, most)) = patience.filter(|(_, most)| written >= *most) {
         let show = humantime::format_duration;
         let message = format!(
-            "clients of `{source}` wait for a checkpoint for {} at most, and there is one every {} only",
-            show(most),
-            show(written)
+            "a checkpoint every {} is too seldom: clients of `{source}` wait for one, {} at most",
+            show(written),
+            show(most)
         );
         let help = format!(
             "leave `interval` out: it is {} where a source answers on delivery",

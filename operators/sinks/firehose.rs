@@ -13,7 +13,7 @@ use millstream_engine::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::puts::{Limits, Put, Record, Service, StreamSink, check_rows_per_record, one};
+use super::puts::{Limits, Put, Queueing, Record, Service, StreamSink, check_rows_per_record, one};
 use crate::aws::{self, AwsOptions};
 
 /// `type = "firehose"`.
@@ -55,6 +55,11 @@ impl SinkConnector for FirehoseConnector {
         check_rows_per_record(typed.rows_per_record)
     }
 
+    /// Those that no record holds.
+    fn rejects(&self) -> bool {
+        true
+    }
+
     /// Whoever reads the files sees the rows' `revision`.
     fn takes_revisions(&self) -> bool {
         true
@@ -68,12 +73,11 @@ impl SinkConnector for FirehoseConnector {
             client,
             stream: typed.delivery_stream,
         };
-        Ok(Box::new(StreamSink::new(
-            cx,
-            service,
-            None,
-            typed.rows_per_record,
-        )))
+        let queueing = Queueing {
+            rows_per_record: typed.rows_per_record,
+            ordered: false,
+        };
+        Ok(Box::new(StreamSink::new(&cx, service, None, queueing)))
     }
 }
 

@@ -16,7 +16,9 @@ use millstream_engine::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::puts::{Limits, Put, Record, Service, StreamSink, check_rows_per_record, key_column, one};
+use super::puts::{
+    Limits, Put, Queueing, Record, Service, StreamSink, check_rows_per_record, key_column, one,
+};
 use crate::aws::{self, AwsOptions};
 
 /// `type = "kinesis"`.
@@ -28,18 +30,26 @@ pub struct KinesisSinkOptions {
     /// Name or ARN of the data stream.
     #[schemars(length(min = 1))]
     pub stream: String,
-    /// The column whose value chooses the shard, and whose rows of one value keep their order: of each value one
-    /// record is on its way at a time. Rows without a value are spread, like all of them where this is absent.
+    /// The column whose value chooses the shard. Rows without a value are spread evenly, like all of them where this is
+    /// absent.
     #[serde(default)]
     pub partition_key: Option<String>,
-    /// Rows of a record at most, one per line: of one key where there is a `partition_key`. More than one is for
-    /// consumers that take JSON lines; it lets a stream with few keys take more.
+    /// Rows of a record at most, one per line, all of one key where there is a `partition_key`. More than one is for
+    /// consumers that take JSON lines.
     #[serde(default = "one")]
     #[schemars(range(min = 1, max = 10_000))]
     pub rows_per_record: usize,
+    /// Whether rows of one key keep their order. Of each key one record is on its way at a time then, which is a few
+    /// dozen a second; `false`, or more `rows_per_record`, lets a key take more.
+    #[serde(default = "yes")]
+    pub ordered: bool,
     /// Where its requests go.
     #[serde(flatten)]
     pub aws: AwsOptions,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[async_trait]
@@ -63,6 +73,11 @@ impl SinkConnector for KinesisSinkConnector {
         key_column(cx, typed.partition_key.as_deref()).map(drop)
     }
 
+    /// Those that no record holds.
+    fn rejects(&self) -> bool {
+        true
+    }
+
     /// Whoever reads the stream sees the rows' `revision`.
     fn takes_revisions(&self) -> bool {
         true
@@ -79,7 +94,11 @@ impl SinkConnector for KinesisSinkConnector {
             // Anything that another life did not begin with.
             spread: AtomicU64::new(Timestamp::now().0 as u64),
         };
-        Ok(Box::new(StreamSink::new(cx, service, key, typed.rows_per_record)))
+        let queueing = Queueing {
+            rows_per_record: typed.rows_per_record,
+            ordered: typed.ordered,
+        };
+        Ok(Box::new(StreamSink::new(&cx, service, key, queueing)))
     }
 }
 

@@ -29,15 +29,14 @@ use bytes::Bytes;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{Committable, Sink, SinkContext};
-use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, ErrorClass, Result};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use self::queue::Queue;
-pub(super) use self::queue::{Limits, Put, Record};
+pub(super) use self::queue::{Limits, Put, Queueing, Record};
+use super::rejected::RejectedRows;
 use super::{column_of, write_ndjson};
-use crate::sources::invalid::InvalidRows;
 
 /// Puts on their way at a time: at 20 ms each, 100,000 records/s, which is a hundred shards.
 const IN_FLIGHT: usize = 4;
@@ -92,22 +91,20 @@ pub(super) fn one() -> usize {
 
 /// The sink of a stream.
 pub(super) struct StreamSink<S> {
-    cx: SinkContext,
     key: Option<usize>,
     puts: Puts<S>,
-    rejected: InvalidRows,
+    rejected: RejectedRows,
     /// The rows of the call that is being made again are in the queue already.
     queued: bool,
 }
 
 impl<S: Service> StreamSink<S> {
     /// `key`: the column rows are spread by, and whose equal values keep their order.
-    pub fn new(cx: SinkContext, service: S, key: Option<usize>, rows_per_record: usize) -> StreamSink<S> {
+    pub fn new(cx: &SinkContext, service: S, key: Option<usize>, queue: Queueing) -> StreamSink<S> {
         StreamSink {
-            puts: Puts::new(service, rows_per_record, cx.counters.clone()),
-            cx,
+            puts: Puts::new(service, queue, cx.counters.clone()),
             key,
-            rejected: InvalidRows::default(),
+            rejected: RejectedRows::new(cx),
             queued: false,
         }
     }
@@ -126,21 +123,14 @@ impl<S: Service> StreamSink<S> {
             let row = text.slice_ref(line);
             let key = keys.filter(|k| k.is_valid(index)).map(|k| k.value(index));
             let key = key.filter(|key| !key.is_empty()).map(fitting);
-            if !self.puts.queue.push(key.as_deref(), row.clone()) {
-                self.reject(&row, S::LIMITS.record_bytes);
+            let bytes = row.len();
+            if !self.puts.queue.push(key.as_deref(), row) {
+                let most = S::LIMITS.record_bytes;
+                let reason = format!("too_large: the row has {bytes} bytes, and a record takes {most}");
+                self.rejected.push(rows, index, &reason)?;
             }
         }
         Ok(())
-    }
-
-    fn reject(&mut self, row: &Bytes, most: usize) {
-        self.cx.counters.add("rows_rejected", 1);
-        let origin = format!("stream {} of pipeline {}", self.cx.input, self.cx.pipeline);
-        let reason = format!(
-            "too_large: the row has {} bytes, a record takes {most}",
-            row.len()
-        );
-        self.rejected.push(Timestamp::now(), &origin, &reason, row);
     }
 }
 
@@ -172,6 +162,10 @@ impl<S: Service> Sink for StreamSink<S> {
     async fn commit(&mut self, _: Epoch, _: Committable) -> Result<()> {
         Ok(())
     }
+
+    fn rejected(&mut self) -> Option<RecordBatch> {
+        self.rejected.take()
+    }
 }
 
 /// A put that came back: itself, and what was answered.
@@ -188,13 +182,13 @@ struct Puts<S> {
 }
 
 impl<S: Service> Puts<S> {
-    fn new(service: S, rows_per_record: usize, counters: Counters) -> Puts<S> {
+    fn new(service: S, queueing: Queueing, counters: Counters) -> Puts<S> {
         Puts {
             service: Arc::new(service),
             counters,
-            queue: Queue::new(S::LIMITS, rows_per_record),
+            most_rows: WAITING_PUTS * S::LIMITS.records * queueing.rows_per_record,
+            queue: Queue::new(S::LIMITS, queueing),
             in_flight: JoinSet::new(),
-            most_rows: WAITING_PUTS * S::LIMITS.records * rows_per_record,
             pace: Pace::default(),
         }
     }

@@ -24,6 +24,15 @@ pub(in crate::sinks) struct Limits {
     pub ends_lines: bool,
 }
 
+/// How rows are sent.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sinks) struct Queueing {
+    /// Rows of a record at most, all of one key.
+    pub rows_per_record: usize,
+    /// Whether the rows of a key keep their order.
+    pub ordered: bool,
+}
+
 /// Rows that are taken or refused together, one JSON object each.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::sinks) struct Record {
@@ -33,11 +42,6 @@ pub(in crate::sinks) struct Record {
 }
 
 impl Record {
-    /// Its rows.
-    pub fn rows(&self) -> &[Bytes] {
-        &self.rows
-    }
-
     /// Its payload.
     pub fn data(&self, limits: &Limits) -> Vec<u8> {
         let mut data = Vec::with_capacity(self.rows.iter().map(|row| row.len() + 1).sum());
@@ -58,10 +62,10 @@ pub(in crate::sinks) type Put = Vec<Record>;
 /// What waits.
 pub(super) struct Queue {
     limits: Limits,
-    rows_per_record: usize,
-    /// Rows without a key, whose order is free.
-    free: VecDeque<Bytes>,
-    /// Rows by key. A key without rows is on its way.
+    how: Queueing,
+    /// Rows whose order is free, as runs of one key.
+    free: VecDeque<(Option<Arc<str>>, Bytes)>,
+    /// Rows whose order is not, by key. A key without rows is on its way.
     keyed: HashMap<Arc<str>, VecDeque<Bytes>>,
     /// The keys with rows, none of which is on its way.
     ready: VecDeque<Arc<str>>,
@@ -70,10 +74,10 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub fn new(limits: Limits, rows_per_record: usize) -> Queue {
+    pub fn new(limits: Limits, how: Queueing) -> Queue {
         Queue {
             limits,
-            rows_per_record,
+            how,
             free: VecDeque::new(),
             keyed: HashMap::new(),
             ready: VecDeque::new(),
@@ -90,8 +94,8 @@ impl Queue {
         }
         self.rows += 1;
         self.bytes += row.len();
-        let Some(key) = key else {
-            self.free.push_back(row);
+        let Some(key) = key.filter(|_| self.how.ordered) else {
+            self.free.push_back((key.map(Arc::from), row));
             return true;
         };
         match self.keyed.get_mut(key) {
@@ -117,7 +121,7 @@ impl Queue {
 
     /// Whether what may leave fills a put.
     pub fn fills_put(&self) -> bool {
-        let records = self.ready.len() + self.free.len() / self.rows_per_record;
+        let records = self.ready.len() + self.free.len() / self.how.rows_per_record;
         records >= self.limits.records || self.bytes >= self.limits.put_bytes
     }
 
@@ -144,8 +148,11 @@ impl Queue {
             self.rows += again.len();
             self.bytes += again.iter().map(Bytes::len).sum::<usize>();
             match key {
-                None => again.into_iter().rev().for_each(|row| self.free.push_front(row)),
-                Some(key) => self.settle_key(key, again),
+                Some(key) if self.how.ordered => self.settle_key(key, again),
+                key => again
+                    .into_iter()
+                    .rev()
+                    .for_each(|row| self.free.push_front((key.clone(), row))),
             }
         }
     }
@@ -163,27 +170,32 @@ impl Queue {
 
     /// The next record, if there is one that fits into `room`.
     fn next_record(&mut self, room: usize) -> Option<Record> {
-        let (key, waiting) = match self.ready.front() {
-            Some(key) => (Some(key.clone()), self.keyed.get_mut(key)?),
-            None => (None, &mut self.free),
+        let record = match self.ready.front().cloned() {
+            Some(key) => {
+                let waiting = self.keyed.get_mut(&key)?;
+                let room = self.limits.payload(Some(&key), room);
+                let count = self.how.fitting(waiting.iter(), room);
+                let rows = waiting.drain(..count).collect();
+                Record { key: Some(key), rows }
+            }
+            None => {
+                let key = self.free.front()?.0.clone();
+                let room = self.limits.payload(key.as_deref(), room);
+                let run = self.free.iter().take_while(|(of, _)| *of == key);
+                let count = self.how.fitting(run.map(|(_, row)| row), room);
+                let rows = self.free.drain(..count).map(|(_, row)| row).collect();
+                Record { key, rows }
+            }
         };
-        let most = self.limits.payload(key.as_deref(), room);
-        let mut bytes = 0;
-        let fitting = waiting.iter().take(self.rows_per_record).take_while(|row| {
-            bytes += row.len() + 1;
-            bytes <= most + 1
-        });
-        let count = fitting.count();
-        if count == 0 {
+        if record.rows.is_empty() {
             return None;
         }
-        let rows: Vec<Bytes> = waiting.drain(..count).collect();
-        if key.is_some() {
+        if self.how.ordered && record.key.is_some() {
             self.ready.pop_front();
         }
-        self.rows -= count;
-        self.bytes -= rows.iter().map(Bytes::len).sum::<usize>();
-        Some(Record { key, rows })
+        self.rows -= record.rows.len();
+        self.bytes -= record.rows.iter().map(Bytes::len).sum::<usize>();
+        Some(record)
     }
 
     /// What a record of this key has room for.
@@ -194,6 +206,18 @@ impl Queue {
     fn size(&self, record: &Record) -> usize {
         let data: usize = record.rows.iter().map(|row| row.len() + 1).sum();
         data - 1 + usize::from(self.limits.ends_lines) + self.limits.key_bytes(record.key.as_deref())
+    }
+}
+
+impl Queueing {
+    /// How many of the rows make a record with `room` for them and the line feeds between them.
+    fn fitting<'a>(&self, rows: impl Iterator<Item = &'a Bytes>, room: usize) -> usize {
+        let mut bytes = 0;
+        let fitting = rows.take(self.rows_per_record).take_while(|row| {
+            bytes += row.len() + 1;
+            bytes <= room + 1
+        });
+        fitting.count()
     }
 }
 
@@ -243,8 +267,15 @@ mod tests {
         put.iter().map(record).collect::<Vec<_>>().join(" ")
     }
 
-    fn fill(limits: Limits, rows_per_record: usize, rows: &str) -> Queue {
-        let mut queue = Queue::new(limits, rows_per_record);
+    /// `rows_per_record` of rows whose order is kept; below zero, of such whose order is not.
+    fn fill(limits: Limits, rows_per_record: isize, rows: &str) -> Queue {
+        let mut queue = Queue::new(
+            limits,
+            Queueing {
+                rows_per_record: rows_per_record.unsigned_abs(),
+                ordered: rows_per_record > 0,
+            },
+        );
         for row in rows.split_whitespace() {
             let (key, row) = row.split_once(':').expect("key:row");
             let key = (!key.is_empty()).then_some(key);
@@ -282,6 +313,9 @@ mod tests {
             (KEYS_MADE, 1, ":aaaaaa :bbbbbb :c", ":aaaaaa :bbbbbb | :c"),
             // One record of a key in a put, in order.
             (SMALL, 1, "k:a k:b l:c k:d", "k:a l:c | k:b | k:d"),
+            // Where there is no order, any number.
+            (SMALL, -1, "k:a k:b l:c k:d", "k:a k:b l:c | k:d"),
+            (SMALL, -9, "k:a k:b l:c k:d", "k:a,b l:c k:d"),
             // Several rows of a key in a record, with line feeds between them, and at the end.
             (SMALL, 2, ":a :b :c :d :e :f :g", ":a,b :c,d :e,f | :g"),
             (SMALL, 9, "k:a k:b l:c k:d", "k:a,b,d l:c"),
@@ -314,13 +348,28 @@ mod tests {
     /// Rows; the put that leaves, what is refused of it; what leaves while it is on its way, and after it.
     #[test]
     fn refused_rows_go_first_and_hold_back_their_key() {
-        for (rows, first, refused, meanwhile, then) in [
-            ("k:1 l:1 m:1 k:2 l:2", "k:1 l:1 m:1", &[1][..], "", "l:1 k:2"),
-            ("k:1 l:1 m:1 n:1 k:2", "k:1 l:1 m:1", &[0, 2], "n:1", "k:1 m:1"),
-            (":1 :2 :3 :4", ":1 :2 :3", &[0, 2], ":4", ":1 :3"),
-            (":1 :2 :3 :4", ":1 :2 :3", &[0, 1, 2], ":4", ":1 :2 :3"),
+        for (ordered, rows, first, refused, meanwhile, then) in [
+            (
+                true,
+                "k:1 l:1 m:1 k:2 l:2",
+                "k:1 l:1 m:1",
+                &[1][..],
+                "",
+                "l:1 k:2",
+            ),
+            (
+                true,
+                "k:1 l:1 m:1 n:1 k:2",
+                "k:1 l:1 m:1",
+                &[0, 2],
+                "n:1",
+                "k:1 m:1",
+            ),
+            (true, ":1 :2 :3 :4", ":1 :2 :3", &[0, 2], ":4", ":1 :3"),
+            (true, ":1 :2 :3 :4", ":1 :2 :3", &[0, 1, 2], ":4", ":1 :2 :3"),
+            (false, "k:1 k:2 k:3 k:4", "k:1 k:2 k:3", &[1], "k:4", "k:2"),
         ] {
-            let mut queue = fill(SMALL, 1, rows);
+            let mut queue = fill(SMALL, if ordered { 1 } else { -1 }, rows);
             let put = queue.next_put().expect("a put");
             assert_eq!(show(&put), first, "{rows}");
             let other = queue.next_put();

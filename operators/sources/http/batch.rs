@@ -58,10 +58,20 @@ pub(super) struct LaneSource {
     partition: PartitionId,
     batch_rows: usize,
     batch_bytes: usize,
-    /// Requests that have no answer yet, and how many may wait for delivery.
-    unanswered: Rc<Cell<usize>>,
+    /// How many requests may wait for delivery.
     awaiting_delivery: usize,
+    backlog: Rc<Backlog>,
     open: RefCell<Open>,
+}
+
+/// What a lane still has to see through.
+#[derive(Default)]
+struct Backlog {
+    /// Requests that have no answer yet.
+    unanswered: Cell<usize>,
+    /// A frame whose requests waited for its delivery in vain. Their clients send again, and would add to what waits
+    /// for ever if they were let in before it.
+    overdue: Cell<Option<u64>>,
 }
 
 struct Open {
@@ -85,8 +95,8 @@ impl LaneSource {
             endpoint,
             batch_rows: limits.batch_rows,
             batch_bytes: limits.batch_bytes,
-            unanswered: Rc::default(),
             awaiting_delivery: limits.awaiting_delivery,
+            backlog: Rc::default(),
             open: RefCell::new(Open {
                 decoder,
                 invalid: InvalidRows::default(),
@@ -97,13 +107,30 @@ impl LaneSource {
         })
     }
 
-    /// Why no more requests are taken now, if so: too many wait for delivery.
+    /// Why no more requests are taken now, if so: too much waits for delivery.
     pub fn is_full(&self) -> Option<NotTaken> {
+        let why = match self.is_overdue() {
+            true => "the rows of earlier requests are still not delivered; send again later",
+            false if self.backlog.unanswered.get() < self.awaiting_delivery => return None,
+            false => "too many requests wait for their rows to be delivered; send again later",
+        };
         let awaits = self.endpoint.options.ack == Ack::Delivered;
-        (awaits && self.unanswered.get() >= self.awaiting_delivery).then(|| NotTaken::Busy {
-            message: "too many requests wait for their rows to be delivered; send again later".into(),
+        awaits.then(|| NotTaken::Busy {
+            message: why.into(),
             after: RETRY_AFTER,
         })
+    }
+
+    fn is_overdue(&self) -> bool {
+        let Some(seq) = self.backlog.overdue.get() else {
+            return false;
+        };
+        let delivery = self.endpoint.delivery(&self.partition);
+        let overdue = delivery.is_some_and(|upto| *upto.borrow() <= seq);
+        if !overdue {
+            self.backlog.overdue.set(None);
+        }
+        overdue
     }
 
     /// Takes the rows of a body. A body that cannot be read goes to the invalid rows as a whole.
@@ -172,7 +199,8 @@ impl LaneSource {
         open.waiting.push(sender);
         open.requests += 1;
         drop(open);
-        self.unanswered.set(self.unanswered.get() + 1);
+        let unanswered = &self.backlog.unanswered;
+        unanswered.set(unanswered.get() + 1);
         self.attend();
         verdict
     }
@@ -234,7 +262,7 @@ impl LaneSource {
             appended,
             waiting: Waiting {
                 requests: waiting,
-                unanswered: self.unanswered.clone(),
+                backlog: self.backlog.clone(),
             },
             wait: self.endpoint.options.ack != Ack::Memory,
             delivery: self.delivery(),
@@ -249,6 +277,7 @@ impl LaneSource {
         (options.ack == Ack::Delivered).then(|| Delivery {
             upto: self.endpoint.delivery(&self.partition),
             within: options.delivery_timeout.0,
+            backlog: self.backlog.clone(),
         })
     }
 }
@@ -298,12 +327,13 @@ impl Written {
 /// The requests of a batch.
 struct Waiting {
     requests: Vec<oneshot::Sender<Verdict>>,
-    unanswered: Rc<Cell<usize>>,
+    backlog: Rc<Backlog>,
 }
 
 impl Waiting {
     fn tell(self, verdict: Verdict) {
-        self.unanswered.set(self.unanswered.get() - self.requests.len());
+        let unanswered = &self.backlog.unanswered;
+        unanswered.set(unanswered.get() - self.requests.len());
         for request in self.requests {
             // A client that went away does not wait any more.
             let _ = request.send(verdict.clone());
@@ -316,6 +346,7 @@ struct Delivery {
     /// They have the frames before this one; none when the source is gone.
     upto: Option<watch::Receiver<u64>>,
     within: Duration,
+    backlog: Rc<Backlog>,
 }
 
 impl Delivery {
@@ -330,10 +361,13 @@ impl Delivery {
         match tokio::time::timeout(self.within, upto.wait_for(|upto| *upto > seq)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(gone()),
-            Err(_) => Err(busy(format!(
-                "the rows were not delivered within {:?}; send them again",
-                self.within
-            ))),
+            Err(_) => {
+                self.backlog.overdue.set(Some(seq));
+                let within = self.within;
+                Err(busy(format!(
+                    "the rows were not delivered within {within:?}; send them again"
+                )))
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod load;
+pub mod partly;
 pub mod proxy;
 pub mod quick;
 pub mod receiver;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use super::pause;
+use super::{partly, pause};
 
 /// How long a slow answer is held up.
 const SLOW: Duration = Duration::from_millis(1_500);
@@ -29,6 +29,10 @@ pub enum Fate {
     Slow,
     /// If it is a GetRecords, it is refused with this error of Kinesis; else it gets its answer.
     Unread(&'static str),
+    /// It is refused as going over a stream's throughput.
+    Throttled,
+    /// Of a put into a stream some records are refused, the others reach the service.
+    Partly,
     /// It gets no answer, and its connection stays open, for longer than anybody waits.
     Silent,
 }
@@ -131,17 +135,20 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
                 .get_mut()
                 .write_all(refuse("500 Internal Server Error").as_bytes());
         }
+        Fate::Throttled => return client.get_mut().write_all(partly::throttled().as_bytes()),
+        Fate::Partly => {
+            let forward = |request: &[u8]| exchange(target, request);
+            return client.get_mut().write_all(&partly::put(&request, forward)?);
+        }
         Fate::Slow => pause(SLOW),
         Fate::Unread(error) if is_get_records(&request) => {
-            return client.get_mut().write_all(refusal_of_kinesis(error).as_bytes());
+            return client.get_mut().write_all(partly::refused(error).as_bytes());
         }
         // Until the client closes it.
         Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
         Fate::Lost | Fate::Unanswered | Fate::Good | Fate::Unread(_) => {}
     }
-    let mut server = TcpStream::connect(target)?;
-    server.write_all(&request)?;
-    let answer = read_message(&mut BufReader::new(server), false)?;
+    let answer = exchange(target, &request)?;
     match fate {
         Fate::Unanswered => Ok(()),
         _ => client.get_mut().write_all(&answer),
@@ -153,13 +160,10 @@ fn is_get_records(request: &[u8]) -> bool {
     head.contains("Kinesis_20131202.GetRecords\r\n")
 }
 
-fn refusal_of_kinesis(error: &str) -> String {
-    let body = format!(r#"{{"__type":"{error}","message":"as the test wants it"}}"#);
-    let length = body.len();
-    format!(
-        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.1\r\n\
-         content-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    )
+fn exchange(target: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut server = TcpStream::connect(target)?;
+    server.write_all(request)?;
+    read_message(&mut BufReader::new(server), false)
 }
 
 /// Head and body, the head asking to close the connection afterwards.

@@ -2,6 +2,7 @@
 //! more than one write, or a client that misbehaves, is a test of its own.
 
 mod client;
+mod delivery;
 mod stop;
 
 use std::collections::BTreeMap;
@@ -444,6 +445,10 @@ fn options_are_checked() {
         (
             json!({"path": "/x", "cors_origins": ["a\nb"]}),
             "cors_origins: \"a\\nb\" is not an origin",
+        ),
+        (
+            json!({"path": "/x", "delivery_timeout": "10ms"}),
+            "delivery_timeout must be from 1s to 300s",
         ),
         (json!({"path": "/x", "ack": "never"}), "unknown variant `never`"),
         (json!({"records": "x"}), "missing field `path`"),
