@@ -311,3 +311,16 @@ fn what_is_deployed_passes_its_linters() {
     let said = String::from_utf8_lossy(&[&out.stdout[..], &out.stderr].concat()).into_owned();
     assert!(out.status.success(), "{said}");
 }
+
+/// They are examples, and what the guide says to deploy.
+#[test]
+fn every_pipeline_that_is_shipped_passes_its_own_tests() {
+    let out = Command::new(env!("CARGO_BIN_EXE_millstream"))
+        .args(["test", "pipelines"])
+        .current_dir(root())
+        .env("LAKE_BUCKET", "lake")
+        .output()
+        .expect("the binary starts");
+    let said = String::from_utf8_lossy(&[&out.stdout[..], &out.stderr].concat()).into_owned();
+    assert!(out.status.success() && said.contains(" 0 failed"), "{said}");
+}
