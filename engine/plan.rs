@@ -8,6 +8,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 use crate::pipeline::{LateRows, TestSpec};
+use crate::secret::Secrets;
 use crate::sql::SqlPlan;
 use crate::table::{SharedTable, TableContext, TableFormat};
 use crate::window::Window;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub checkpoint_interval: Duration,
     /// The file's tests.
     pub tests: Vec<TestSpec>,
+    /// What the file and the variables in it say that must not be printed.
+    pub secrets: Secrets,
 }
 
 impl Plan {

@@ -2,10 +2,14 @@
 //!
 //! Everything that is shown may end up on a screen or in a ticket. A secret is told by its type, by the name of the
 //! option or variable that holds it, or as a part of a URL; a password that stands anywhere else is not seen.
+//!
+//! Code that handles a secret keeps it out of its messages itself. [`Secrets`] is for texts of others: the line of a file
+//! that is quoted, and what a library logs.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -34,9 +38,21 @@ const NAMES: [&str; 14] = [
 const ADDRESSES: [&str; 2] = ["url", "webhook"];
 
 /// Text that is never printed: it may hold a token.
-#[derive(Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
+
+impl JsonSchema for Secret {
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "writeOnly": true })
+    }
+}
 
 impl Secret {
     /// A secret that says `text`.
@@ -53,6 +69,98 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("(not printed)")
+    }
+}
+
+/// Texts that are hidden wherever they stand in others.
+#[derive(Clone, Default)]
+pub struct Secrets(Vec<String>);
+
+/// Shorter texts stand in others by chance, and are no secrets worth the name.
+const SHORTEST: usize = 6;
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({} not printed)", self.0.len())
+    }
+}
+
+impl Secrets {
+    /// The secrets in the environment, told by the names of the variables. What only names a file is none.
+    pub fn of_environment() -> Secrets {
+        let mut secrets = Secrets::default();
+        for (name, value) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if is_secret(&name) && !name.ends_with("_FILE") {
+                secrets.add(&value.to_string_lossy());
+            }
+        }
+        secrets
+    }
+
+    /// Adds what `text` says, as it is and as messages quote it.
+    pub fn add(&mut self, text: &str) {
+        for line in text.lines().map(str::trim) {
+            self.put(line);
+            self.put(&line.escape_debug().to_string());
+            // Libraries take a URL to pieces.
+            let Some((_, rest)) = line.split_once("://") else {
+                continue;
+            };
+            let authority = authority(rest);
+            self.put(&rest[authority.len()..]);
+            if let Some((user, _)) = authority.rsplit_once('@') {
+                self.put(user);
+                self.put(user.split_once(':').map_or("", |(_, password)| password));
+            }
+        }
+        // What contains another is hidden first.
+        self.0.sort_by_key(|known| std::cmp::Reverse(known.len()));
+    }
+
+    fn put(&mut self, text: &str) {
+        if text.len() >= SHORTEST && !self.0.iter().any(|known| known == text) {
+            self.0.push(text.into());
+        }
+    }
+
+    /// Takes those of others.
+    pub fn extend(&mut self, others: &Secrets) {
+        others.0.iter().for_each(|text| self.add(text));
+    }
+
+    /// `text` with `***` in place of secrets and of the users of URLs.
+    pub fn hide(&self, text: &str) -> String {
+        self.replace(text, |_| MASK.into())
+    }
+
+    /// As [`Secrets::hide`], and as wide as before.
+    pub fn cover(&self, text: &str) -> String {
+        self.replace(text, |secret| "*".repeat(secret.chars().count()))
+    }
+
+    fn replace(&self, text: &str, with: impl Fn(&str) -> String) -> String {
+        let mut text = text.to_owned();
+        for secret in self
+            .0
+            .iter()
+            .filter(|s| text.contains(s.as_str()))
+            .collect::<Vec<_>>()
+        {
+            text = text.replace(secret.as_str(), &with(secret));
+        }
+        let mut done = 0;
+        while let Some(start) = text[done..].find("://").map(|at| done + at + 3) {
+            let end = text[start..].find(['/', '?', '#', '"', '\'', '`', ' ', '\n', ',', ')']);
+            let authority = &text[start..end.map_or(text.len(), |at| start + at)];
+            done = start;
+            if let Some(at) = authority.rfind('@') {
+                let user = with(&authority[..at]);
+                text.replace_range(start..start + at, &user);
+                done = start + user.len();
+            }
+        }
+        text
     }
 }
 
@@ -144,6 +252,23 @@ mod tests {
             "assume_role": { "role_arn": "arn:aws:iam::123456789012:role/x", "external_id": "***" },
         });
         assert_eq!(mask(&options), expect);
+    }
+
+    #[test]
+    fn secrets_are_hidden_in_texts_of_others() {
+        let mut secrets = Secrets::default();
+        secrets.add("hunter2-hunter2");
+        secrets.add("a \"quoted\" one");
+        secrets.add("short");
+        let text = r#"x=hunter2-hunter2; "a \"quoted\" one" at http://u:p@h/a@b, http://h/ and short s3://b"#;
+        let hidden = r#"x=***; "***" at http://***@h/a@b, http://h/ and short s3://b"#;
+        assert_eq!(secrets.hide(text), hidden);
+        assert_eq!(
+            secrets.cover("k = \"hunter2-hunter2\" # é"),
+            "k = \"***************\" # é"
+        );
+        assert_eq!(secrets.cover("http://us:pw@h"), "http://*****@h");
+        assert_eq!(format!("{secrets:?}"), "(3 not printed)");
     }
 
     #[test]

@@ -290,6 +290,9 @@ where
         SdkError::DispatchFailure(_) if lacks_credentials(&message) => Error::config(format!(
             "{message}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or give the host a role"
         )),
+        SdkError::DispatchFailure(_) if refused_role(&message) => {
+            Error::config(format!("{message}; check assume_role and whom the role trusts"))
+        }
         SdkError::DispatchFailure(failure) if failure.is_user() => Error::config(message),
         SdkError::DispatchFailure(_) => Error::retry(message),
         SdkError::ServiceError(of) => {
@@ -349,6 +352,11 @@ fn lacks_credentials(message: &str) -> bool {
     .any(|known| message.contains(known))
 }
 
+/// So it does with a role that may not be assumed.
+fn refused_role(message: &str) -> bool {
+    message.contains("loading credentials") && message.contains("(AccessDenied)")
+}
+
 fn retry_after(response: &HttpResponse) -> Option<Duration> {
     response
         .headers()
@@ -402,6 +410,13 @@ mod tests {
             (
                 SdkError::dispatch_failure(ConnectorError::other(
                     "no providers in chain provided credentials".into(),
+                    None,
+                )),
+                ErrorClass::Config,
+            ),
+            (
+                SdkError::dispatch_failure(ConnectorError::other(
+                    "an error occurred while loading credentials: unhandled error (AccessDenied)".into(),
                     None,
                 )),
                 ErrorClass::Config,

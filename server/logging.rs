@@ -1,9 +1,11 @@
 //! Log lines on standard error: for people, or one JSON object per line for machines.
 //!
-//! `RUST_LOG` chooses what is logged: a level, or `target=level` pairs; `info` and above by default.
+//! `RUST_LOG` chooses what is logged: a level, or `target=level` pairs; `info` and above by default. Libraries log what
+//! they send at the lower levels, so secrets that are known are taken out of every line.
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::sync::{LazyLock, PoisonError, RwLock};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -16,16 +18,20 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use millstream_engine::secret::Secrets;
 use millstream_engine::time::Timestamp;
 
 use crate::cli::LogFormat;
+
+/// What no line may say.
+static SECRETS: LazyLock<RwLock<Secrets>> = LazyLock::new(|| RwLock::new(Secrets::of_environment()));
 
 /// Starts logging; called once per process, before anything can log.
 pub fn init(format: LogFormat) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = wanted.parse::<Targets>().ok().filter(|_| !wanted.is_empty());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Hiding(io::stderr()));
     let lines = match format {
         LogFormat::Text => lines
             .with_target(false)
@@ -36,6 +42,32 @@ pub fn init(format: LogFormat) {
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))
         .init();
+}
+
+/// Takes `secrets` out of every line from now on.
+pub fn hide(secrets: &Secrets) {
+    let mut known = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
+    known.extend(secrets);
+}
+
+/// `text` without the secrets that are known.
+pub fn without_secrets(text: &str) -> String {
+    let known = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
+    known.hide(text)
+}
+
+/// A log without secrets. Lines come whole.
+struct Hiding<W>(W);
+
+impl<W: Write> Write for Hiding<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let hidden = without_secrets(&String::from_utf8_lossy(line));
+        self.0.write_all(hidden.as_bytes())?;
+        Ok(line.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// `{"at":"…Z","level":"INFO","target":"…","message":"…",<fields>}`: flat, so that a log shipper needs no
@@ -99,7 +131,6 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -107,7 +138,7 @@ mod tests {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().expect("not poisoned").extend_from_slice(bytes);
             Ok(bytes.len())

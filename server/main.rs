@@ -9,6 +9,7 @@ mod cli;
 mod console;
 mod lock;
 mod logging;
+mod monitor;
 mod pipelines;
 mod preview;
 mod service;
@@ -24,7 +25,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(exit) => exit.into(),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", logging::without_secrets(&format!("{error:#}")));
             cli::Exit::Failed.into()
         }
     }

@@ -117,7 +117,7 @@ impl Loaded {
             Err(wrong) => {
                 let mut text = String::new();
                 for one in wrong {
-                    text.push_str(one.render(&self.file.text).trim_end());
+                    text.push_str(one.render().trim_end());
                     text.push_str("\n\n");
                 }
                 let errors = if wrong.len() == 1 { "error" } else { "errors" };

@@ -17,6 +17,7 @@ use millstream_engine::metrics::Metrics;
 use millstream_engine::plan::Plan;
 use millstream_engine::runtime::{self, PipelineHandle, RunOptions};
 use millstream_operators::Environment;
+use millstream_operators::aws;
 use millstream_operators::checkpoint_s3::S3Store;
 use millstream_operators::sources::http::Ingest;
 use tokio::net::TcpListener;
@@ -24,6 +25,8 @@ use tokio::runtime::Runtime;
 
 use crate::api;
 use crate::cli::Exit;
+use crate::monitor::HTTP;
+use crate::monitor::publish::{Publishing, Watched};
 use crate::signals::Signals;
 
 /// How long an orderly stop may take. Supervisors wait 30 s (Kubernetes) to 90 s (systemd) before they
@@ -33,8 +36,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 const RUNTIME_LIMIT: Duration = Duration::from_secs(1);
 /// Threads of the API: its answers are small, and the cores belong to the dataflow.
 const ADMIN_THREADS: usize = 1;
-/// The kind of source that needs the ingest listener.
-const HTTP: &str = "http";
 
 /// What to run, and where.
 pub struct Options<'a> {
@@ -46,6 +47,8 @@ pub struct Options<'a> {
     pub reset: &'a [String],
     /// Where checkpoints go; none: under `data_dir`.
     pub checkpoint: Option<&'a str>,
+    /// The CloudWatch namespace that metrics are published to; none: nowhere.
+    pub cloudwatch_metrics: Option<&'a str>,
     /// Where rows come in.
     pub listen: SocketAddr,
     /// Where the API is served.
@@ -58,6 +61,7 @@ pub struct Service {
     pipelines: Vec<PipelineHandle>,
     ingest: Option<Arc<Ingest>>,
     admin: SocketAddr,
+    publishing: Option<Publishing>,
     admin_runtime: Runtime,
     dataflow: Runtime,
 }
@@ -91,11 +95,13 @@ impl Service {
             ingest: ingest.as_ref().map(|i| i.local_addr()),
         });
         admin_runtime.spawn(api::serve(listener, state));
+        let publishing = publish(&options, &admin_runtime, &pipelines, ingest.as_ref())?;
         Ok(Service {
             signals,
             pipelines,
             ingest,
             admin,
+            publishing,
             admin_runtime,
             dataflow,
         })
@@ -117,16 +123,25 @@ impl Service {
             mut signals,
             pipelines,
             ingest,
+            publishing,
             admin_runtime,
             dataflow,
             ..
         } = self;
         let exit = admin_runtime.block_on(async {
-            if let Some(exit) = until_signal(&mut signals, &pipelines).await {
-                return exit;
-            }
+            let stopped = until_signal(&mut signals, &pipelines).await;
+            let ended = async {
+                let exit = match stopped {
+                    Some(exit) => exit,
+                    None => stop(&pipelines, ingest.as_deref()).await,
+                };
+                if let Some(publishing) = publishing {
+                    publishing.finish().await;
+                }
+                exit
+            };
             tokio::select! {
-                exit = stop(&pipelines, ingest.as_deref()) => exit,
+                exit = ended => exit,
                 never = signals.end_at_next() => never,
             }
         });
@@ -186,6 +201,26 @@ fn start_pipelines(
         ))
     };
     options.plans.iter().map(start).collect()
+}
+
+/// Starts to publish metrics, where that is asked for.
+fn publish(
+    options: &Options<'_>,
+    runtime: &Runtime,
+    pipelines: &[PipelineHandle],
+    ingest: Option<&Arc<Ingest>>,
+) -> anyhow::Result<Option<Publishing>> {
+    let Some(namespace) = options.cloudwatch_metrics else {
+        return Ok(None);
+    };
+    let client = runtime.block_on(aws::cloudwatch(&Default::default()))?;
+    let watched = Watched {
+        pipelines: pipelines.to_vec(),
+        ingest: ingest.cloned(),
+        data_dir: options.data_dir.to_path_buf(),
+    };
+    let _guard = runtime.enter();
+    Ok(Some(Publishing::start(client, namespace, watched)))
 }
 
 /// Waits for a signal (none) or for the end of every pipeline (how the process ends).

@@ -20,6 +20,7 @@ use crate::metrics::Counters;
 use crate::pipeline::{SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
 use crate::registry::Registry;
+use crate::secret::Secrets;
 use crate::sink::SinkContext;
 use crate::source::{RECEIVED_AT, SourceContext, invalid_schema};
 use crate::time::timestamp_type;
@@ -91,6 +92,7 @@ fn empty_plan() -> Plan {
         streams: BTreeMap::new(),
         checkpoint_interval: Duration::ZERO,
         tests: Vec::new(),
+        secrets: Secrets::default(),
     }
 }
 

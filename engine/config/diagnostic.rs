@@ -5,6 +5,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::secret::Secrets;
+
 /// Something wrong in a pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -18,6 +20,8 @@ pub struct Diagnostic {
     pub message: String,
     /// What to do.
     pub help: Option<String>,
+    /// The line it is about, secrets covered.
+    pub source_line: String,
 }
 
 impl fmt::Display for Diagnostic {
@@ -31,7 +35,7 @@ impl fmt::Display for Diagnostic {
 }
 
 impl Diagnostic {
-    /// With the line of `text` (the file's text) it is about, underlined:
+    /// With the line it is about, underlined:
     ///
     /// ```text
     /// a.toml:3:1: unknown key `pth` in `source.clicks`
@@ -39,8 +43,8 @@ impl Diagnostic {
     ///     | ^^^
     ///   help: did you mean `path`?
     /// ```
-    pub fn render(&self, text: &str) -> String {
-        let line = text.lines().nth(self.line.saturating_sub(1)).unwrap_or_default();
+    pub fn render(&self) -> String {
+        let line = self.source_line.as_str();
         let before: String = line.chars().take(self.column.saturating_sub(1)).collect();
         // Tabs stay tabs, so that the underline stands below what it is about at any tab width.
         let indent: String = before.chars().map(|c| if c == '\t' { c } else { ' ' }).collect();
@@ -76,7 +80,11 @@ pub(super) type At = Range<usize>;
 
 /// What is wrong so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Problems(Vec<Problem>);
+pub(super) struct Problems {
+    all: Vec<Problem>,
+    /// What must not be printed.
+    pub secrets: Secrets,
+}
 
 #[derive(Clone, Debug)]
 struct Problem {
@@ -97,7 +105,7 @@ impl Problems {
     }
 
     fn push(&mut self, at: &At, message: String, help: Option<String>) {
-        self.0.push(Problem {
+        self.all.push(Problem {
             at: at.clone(),
             message,
             help,
@@ -106,28 +114,32 @@ impl Problems {
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Takes those of another check.
     pub fn append(&mut self, others: Problems) {
-        self.0.extend(others.0);
+        self.all.extend(others.all);
+        self.secrets.extend(&others.secrets);
     }
 
     /// Sorted by position, each once.
     pub fn into_diagnostics(mut self, file: &str, text: &str) -> Vec<Diagnostic> {
-        self.0.sort_by_key(|p| (p.at.start, p.at.end));
+        self.all.sort_by_key(|p| (p.at.start, p.at.end));
         let mut out: Vec<Diagnostic> = Vec::new();
-        for problem in self.0 {
+        for problem in self.all {
             let (line, column) = position(text, problem.at.start);
-            let same = |d: &Diagnostic| (d.line, d.column, &d.message) == (line, column, &problem.message);
+            let message = self.secrets.hide(&problem.message);
+            let same = |d: &Diagnostic| (d.line, d.column, &d.message) == (line, column, &message);
             if !out.iter().any(same) {
+                let source_line = text.lines().nth(line - 1).unwrap_or_default();
                 out.push(Diagnostic {
                     file: file.into(),
                     line,
                     column,
-                    message: problem.message,
-                    help: problem.help,
+                    message,
+                    help: problem.help.map(|help| self.secrets.hide(&help)),
+                    source_line: self.secrets.cover(source_line),
                 });
             }
         }

@@ -11,6 +11,8 @@
 //!
 //! Whoever repairs must have reported: a plan is handed out only when there is no problem at all.
 
+use std::cell::RefCell;
+
 mod check;
 mod checkpoint;
 pub(crate) mod columns;
@@ -35,6 +37,7 @@ pub use schema::schema;
 
 use crate::plan::Plan;
 use crate::registry::Registry;
+use crate::secret::{Secrets, is_secret};
 
 /// A pipeline file on its way in.
 pub struct PipelineSource<'a> {
@@ -53,12 +56,31 @@ pub struct PipelineSource<'a> {
 /// Everything that is wrong with the file, by position.
 pub fn load(source: &PipelineSource<'_>, registry: &Registry) -> Result<Plan, Vec<Diagnostic>> {
     let mut problems = diagnostic::Problems::default();
-    let plan = tree::parse(source.text, source.vars, &mut problems).map(|mut root| {
+    let secrets = RefCell::default();
+    let vars = |name: &str| noting_secrets(name, source.vars, &secrets);
+    let plan = tree::parse(source.text, &vars, &mut problems).map(|mut root| {
+        problems.secrets.extend(&secrets.borrow());
         walk::check(&mut root, &schema(registry), &mut problems);
         check::plan(&root, registry, &mut problems)
     });
     match plan {
-        Some(plan) if problems.count() == 0 => Ok(plan),
+        Some(mut plan) if problems.count() == 0 => {
+            plan.secrets = problems.secrets;
+            Ok(plan)
+        }
         _ => Err(problems.into_diagnostics(source.file, source.text)),
     }
+}
+
+/// What the variable `name` stands for; noted where its name is that of a secret.
+fn noting_secrets(
+    name: &str,
+    vars: &dyn Fn(&str) -> Option<String>,
+    secrets: &RefCell<Secrets>,
+) -> Option<String> {
+    let value = vars(name)?;
+    if is_secret(name) {
+        secrets.borrow_mut().add(&value);
+    }
+    Some(value)
 }

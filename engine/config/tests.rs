@@ -58,7 +58,7 @@ fn outcome(file: &str, text: &str) -> String {
     let vars = &vars;
     match load(&PipelineSource { file, text, vars }, &registry()) {
         Ok(plan) => format!("{}\n{}", explain::text(&plan), explain::mermaid(&plan)),
-        Err(diagnostics) => diagnostics.iter().map(|d| d.render(text) + "\n").collect(),
+        Err(diagnostics) => diagnostics.iter().map(|d| d.render() + "\n").collect(),
     }
 }
 

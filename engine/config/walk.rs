@@ -71,6 +71,9 @@ impl<'a> Walk<'a> {
         if matches!(node.value, Value::Broken) || path.depth > MAX_DEPTH {
             return;
         }
+        if members.get("writeOnly") == Some(&Json::Bool(true)) {
+            self.secret(node);
+        }
         if let Some(options) = alternatives(members) {
             return self.alternatives(node, options, path);
         }
@@ -93,6 +96,13 @@ impl<'a> Walk<'a> {
             Value::String(_) => self.string(node, members, path),
             Value::Integer(_) | Value::Float(_) => self.number(node, members, path),
             _ => {}
+        }
+    }
+
+    /// Notes what must not be printed: what the text says, which is what the file says where no variable is in it.
+    fn secret(&mut self, node: &Node) {
+        if let Some(text) = node.text() {
+            self.problems.secrets.add(&text.value);
         }
     }
 

@@ -229,7 +229,7 @@ async fn supervise(shared: &Arc<Shared>) -> Outcome {
         };
         shared.metrics.running.set(0);
         let pipeline = &shared.plan.name;
-        let text = error.to_string();
+        let text = shared.plan.secrets.hide(&error.to_string());
         if shared.bounded || error.class() == ErrorClass::Config || shared.stop.is_cancelled() {
             tracing::error!(pipeline, error = text, "failed; it is not started again");
             shared.progress.failed(text.clone(), None);

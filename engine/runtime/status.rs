@@ -46,6 +46,8 @@ pub struct PipelineStatus {
     pub next_restart_at: Option<String>,
     /// The last checkpoint.
     pub epoch: u64,
+    /// Checkpoints completed by this process.
+    pub checkpoints: u64,
     /// How long it took, in milliseconds.
     pub checkpoint_ms: f64,
 }
@@ -121,6 +123,7 @@ impl Progress {
                 started_at: Timestamp::now().to_string(),
                 next_restart_at: None,
                 epoch: 0,
+                checkpoints: 0,
                 checkpoint_ms: 0.0,
             }),
         }
@@ -135,6 +138,7 @@ impl Progress {
     pub fn checkpointed(&self, epoch: Epoch, took: Duration) {
         self.with(|s| {
             s.epoch = epoch.0;
+            s.checkpoints += 1;
             s.checkpoint_ms = took.as_secs_f64() * 1e3;
         });
     }

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 pub mod cloudwatch;
 pub mod console;
 mod disk;
+pub mod dynamodb;
 pub mod firehose;
 pub mod http;
 pub mod kinesis;

@@ -4,3 +4,4 @@ pub mod generate;
 pub mod http;
 pub mod invalid;
 pub mod kinesis;
+pub mod objects;

@@ -5,13 +5,11 @@
 //! Columns that are not declared are left out. Local files are best replaced by renaming, and objects are replaced
 //! whole: what is read while it is being written is half a table.
 
-mod csv;
-mod parquet;
-
 use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -22,12 +20,15 @@ use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 
 use crate::aws::{self, AwsOptions};
-use crate::formats::files;
 use crate::formats::json::{Decoder, Reader};
+use crate::formats::{Absent, Piece, csv, files, parquet};
 
 /// Bytes of a table's file, packed and unpacked, at most. A table is held in memory, twice while it is replaced, and
 /// every join hashes it; what is larger is a stream.
 const TABLE_BYTES: u64 = 1 << 30;
+
+/// Rows of Parquet that are read together.
+const BATCH_ROWS: usize = 65_536;
 
 /// Endings of names, and what they say.
 const ENDINGS: [(&str, TableFormat); 6] = [
@@ -165,25 +166,54 @@ fn decode(from: Box<dyn Read + Send>, format: TableFormat, schema: &SchemaRef) -
     if bytes.len() as u64 > TABLE_BYTES {
         return Err(too_large());
     }
-    match format {
-        TableFormat::Csv => csv::decode(&bytes, schema),
-        TableFormat::Json => json(bytes, schema),
-        TableFormat::Parquet => parquet::decode(bytes.into(), schema),
-    }
+    let rows = match format {
+        TableFormat::Csv => of_csv(bytes, schema),
+        TableFormat::Json => of_json(bytes, schema),
+        TableFormat::Parquet => of_parquet(bytes.into(), schema),
+    };
+    // What is wrong with a table its owner must put right.
+    rows.map_err(|e| match e {
+        Error::Data(why) => Error::Config(why),
+        other => other,
+    })
 }
 
-fn json(bytes: Vec<u8>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
-    let config = |e: Error| Error::config(e.to_string());
+fn of_csv(bytes: Vec<u8>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let mut reader = csv::Reader::open(Box::new(Cursor::new(bytes)), schema, Absent::Refused)?;
+    std::iter::from_fn(|| reader.next(Timestamp::MIN).transpose())
+        .map(|piece| whole(piece?))
+        .collect()
+}
+
+fn of_json(bytes: Vec<u8>, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
     let decoder = Decoder::new(Arc::clone(schema))?;
     let mut reader = Reader::new(Box::new(Cursor::new(bytes)), decoder);
+    std::iter::from_fn(|| reader.next(Timestamp::MIN).transpose())
+        .map(|piece| whole(piece?))
+        .collect()
+}
+
+fn of_parquet(file: Bytes, schema: &SchemaRef) -> Result<Vec<RecordBatch>> {
+    let broken = |e: &dyn std::fmt::Display| Error::data(format!("it is not valid Parquet: {e}"));
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(&e))?;
+    let mask = parquet::projection(reader.schema(), reader.parquet_schema(), schema, Absent::Refused)?;
+    let reader = reader.with_projection(mask).with_batch_size(BATCH_ROWS);
     let mut batches = Vec::new();
-    while let Some(piece) = reader.next(Timestamp::MIN).map_err(config)? {
-        if let Some(bad) = piece.bad.first() {
-            return Err(Error::config(format!("{}: {}", bad.place, bad.error.message)));
-        }
-        batches.push(piece.rows);
+    let mut before = 0;
+    for rows in reader.build().map_err(|e| broken(&e))? {
+        let rows = rows.map_err(|e| broken(&e))?;
+        batches.push(whole(parquet::fit(&rows, schema, before, Absent::Refused)?)?);
+        before += rows.num_rows() as u64;
     }
     Ok(batches)
+}
+
+/// The rows, if all of them are good.
+fn whole(piece: Piece) -> Result<RecordBatch> {
+    match piece.bad.first() {
+        None => Ok(piece.rows),
+        Some(bad) => Err(Error::data(format!("{}: {}", bad.place, bad.error.message))),
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ pub fn run(which: &Which, format: Format) -> anyhow::Result<Exit> {
                 if n > 0 && format != Format::Json {
                     println!();
                 }
-                println!("{}", explained(&one.plan, format).trim_end());
+                let text = explained(&one.plan, format);
+                println!("{}", one.plan.secrets.hide(text.trim_end()));
             }
             Ok(Exit::Ok)
         }

@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and how a process ends. One file per command.
 
 mod check;
+mod dashboards;
 mod explain;
 mod log;
 pub mod preview;
@@ -96,6 +97,9 @@ enum Command {
     /// dropped as repeated, as if they came one by one. Reference tables are read from the files that the
     /// pipeline names.
     Preview(preview::Preview),
+    /// The CloudWatch dashboards and alarms of pipelines
+    #[command(subcommand)]
+    Dashboards(dashboards::Dashboards),
     /// Write schemas
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -134,6 +138,7 @@ impl Cli {
             Command::Explain { which, format } => explain::run(&which, format),
             Command::Test(which) => test::run(&self.global, &which),
             Command::Preview(preview) => preview::run(&self.global, &preview),
+            Command::Dashboards(what) => dashboards::run(&what),
             Command::Schema(schema) => schema::run(&schema),
             Command::Log(log) => log::run(&log),
         }
@@ -199,6 +204,17 @@ mod tests {
             &["preview", "a.toml", "--input", "rows.jsonl"],
             &["preview", "a.toml", "--format", "ndjson"],
             &["log", "verify"],
+            &["dashboards"],
+            &["dashboards", "push", "--alarm-topic", "arn:aws:sns:r:1:t"],
+            &[
+                "dashboards",
+                "push",
+                "--cloudwatch-metrics",
+                "M",
+                "--alarm-topic",
+                "t",
+            ],
+            &["dashboards", "print", "--max-rows-per-second", "0"],
             &["schema", "nothing"],
             &[],
         ] {

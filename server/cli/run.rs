@@ -25,6 +25,10 @@ pub struct Run {
     /// endpoint, role_arn, external_id and session_name: s3://bucket/prefix?region=eu-west-1
     #[arg(long, value_name = "URL", env = "MILLSTREAM_CHECKPOINT")]
     pub checkpoint: Option<String>,
+    /// Publish what the process counts to CloudWatch once a minute, into this namespace, for the operations
+    /// dashboard and the alarms of `millstream dashboards`
+    #[arg(long, value_name = "NAMESPACE", env = "MILLSTREAM_CLOUDWATCH_METRICS")]
+    pub cloudwatch_metrics: Option<String>,
 }
 
 /// Reads the name of a node.
@@ -46,6 +50,9 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
     if let Err(error) = pipelines::distinct(&checked) {
         return Ok(pipelines::refuse(&error));
     }
+    checked
+        .iter()
+        .for_each(|one| crate::logging::hide(&one.plan.secrets));
     let plans: Vec<Arc<Plan>> = checked.into_iter().map(|one| one.plan).collect();
     // Dropped last: until then nobody else may touch what the pipelines write.
     let data_dir = DataDir::lock(&global.data_dir)?;
@@ -54,6 +61,7 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
         data_dir: data_dir.path(),
         reset: &run.reset,
         checkpoint: run.checkpoint.as_deref(),
+        cloudwatch_metrics: run.cloudwatch_metrics.as_deref(),
         listen: global.listen,
         admin: global.admin,
     })?;

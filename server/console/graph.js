@@ -139,8 +139,9 @@ export class Graph {
     rate.textContent = perSecond === undefined ? "–" : `${format.rate(perSecond)} rows/s`;
     lag.textContent = Number.isFinite(seconds) ? `lag ${format.span(seconds)}` : "";
     count(late, node.kind === "window" || status?.rows_late > 0, status?.rows_late ?? 0, "late", format);
-    const counted = node.kind === "source" || status?.rows_invalid > 0;
-    count(invalid, counted, status?.rows_invalid ?? 0, "invalid", format);
+    const refused = node.kind === "sink";
+    const wrong = (refused ? status?.rows_rejected : status?.rows_invalid) ?? 0;
+    count(invalid, node.kind === "source" || wrong > 0, wrong, refused ? "rejected" : "invalid", format);
     const facts = [`${node.kind} ${node.name}`];
     for (const [key, value] of Object.entries(status ?? {})) {
       if (key === "counts") for (const [what, n] of Object.entries(value ?? {})) facts.push(`${what}: ${n}`);

@@ -13,8 +13,8 @@ use millstream_engine::plan::{Plan, SourceNode};
 use millstream_engine::source::{Offset, Offsets, PartitionId, Partitions, Source, SourceBatch};
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
-use millstream_operators::formats::files;
-use millstream_operators::formats::json::{BadRow, Decoder, Piece, Reader};
+use millstream_operators::formats::json::{Decoder, Reader};
+use millstream_operators::formats::{BadRow, Piece, files};
 use millstream_operators::sources::invalid::InvalidRows;
 
 use super::pace::Pace;

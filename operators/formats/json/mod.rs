@@ -23,7 +23,7 @@ use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 use simd_json::{Buffers, INPUT_PADDING, Node, Tape};
 
-pub use self::reader::{BadRow, Piece, Reader};
+pub use self::reader::Reader;
 use self::rows::{Arrival, Rows};
 
 /// Arrays and objects in each other, at most. Rows are flat; the rest is ignored fields, and anything

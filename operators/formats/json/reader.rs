@@ -8,43 +8,30 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 
-use arrow::array::RecordBatch;
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 
-use super::{BodyError, Decoded, Decoder, RowError, is_lines};
+use super::{BodyError, Decoded, Decoder, is_lines};
+use crate::formats::{BadRow, Piece, Place};
 
 /// Lines are decoded together in pieces of this many bytes: some thousand rows, as many as a batch should have.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A file that is not JSON lines is held in memory as a whole, and so is a line.
+/// A file that is not JSON lines is held in memory as a whole, and so is a line: where nobody sets another limit.
 const DOCUMENT_BYTES: usize = 1 << 30;
-
-/// Rows read together.
-pub struct Piece {
-    /// The good ones, in order.
-    pub rows: RecordBatch,
-    /// The others, in order.
-    pub bad: Vec<BadRow>,
-}
-
-/// A row that could not be read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BadRow {
-    /// Where it stands: `line 7`, or `row 7` of an array.
-    pub place: String,
-    /// What is wrong.
-    pub error: RowError,
-    /// Its text.
-    pub raw: Vec<u8>,
-}
 
 /// Reads rows out of bytes.
 pub struct Reader {
     from: BufReader<Box<dyn Read + Send>>,
     decoder: Decoder,
     /// Lines before the next piece.
-    lines: usize,
+    lines: u64,
+    /// Bytes before the next piece.
+    bytes: u64,
+    /// The largest document and the longest line, in bytes.
+    limit: usize,
+    /// What stopped reading, behind the piece before.
+    broken: Option<Error>,
     state: State,
 }
 
@@ -61,14 +48,35 @@ impl Reader {
             from: BufReader::with_capacity(PIECE_BYTES, from),
             decoder,
             lines: 0,
+            bytes: 0,
+            limit: DOCUMENT_BYTES,
+            broken: None,
             state: State::Start,
         }
+    }
+
+    /// Refuses documents and lines of more bytes.
+    pub fn limit(mut self, bytes: usize) -> Reader {
+        self.limit = bytes;
+        self
+    }
+
+    /// Goes on in the middle of JSON lines, where [`Reader::position`] stood before.
+    pub fn resume(mut self, (lines, bytes): (u64, u64)) -> Reader {
+        (self.lines, self.bytes, self.state) = (lines, bytes, State::Lines);
+        self
+    }
+
+    /// Lines and bytes before the next piece.
+    pub fn position(&self) -> (u64, u64) {
+        (self.lines, self.bytes)
     }
 
     /// The next rows; none at the end. Rows without `received_at` take `arrived`, if the decoder says so.
     ///
     /// # Errors
-    /// Of class data: the bytes cannot be read, or the file as a whole is nothing that has rows.
+    /// Of class data: the bytes cannot be read, or the file as a whole is nothing that has rows. The whole lines in front
+    /// of bytes that cannot be read have been given before.
     pub fn next(&mut self, arrived: Timestamp) -> Result<Option<Piece>> {
         let text = match self.state {
             State::End => return Ok(None),
@@ -79,7 +87,7 @@ impl Reader {
                 self.state = State::End;
                 return Ok(None);
             }
-            self.lines += newlines(&text);
+            self.passed(&text);
             return self.next(arrived);
         }
         if matches!(self.state, State::Start) {
@@ -95,6 +103,9 @@ impl Reader {
 
     /// Whole lines, of [`PIECE_BYTES`] or a little more together.
     fn piece(&mut self) -> Result<Vec<u8>> {
+        if let Some(e) = self.broken.take() {
+            return Err(self.end(e));
+        }
         let mut text = Vec::with_capacity(PIECE_BYTES);
         let mut read = || -> io::Result<()> {
             self.from
@@ -102,13 +113,30 @@ impl Reader {
                 .take(PIECE_BYTES as u64)
                 .read_to_end(&mut text)?;
             if text.len() == PIECE_BYTES && text.last() != Some(&b'\n') {
-                let rest = (DOCUMENT_BYTES - PIECE_BYTES) as u64;
+                let rest = self.limit.saturating_sub(PIECE_BYTES) as u64;
                 self.from.by_ref().take(rest).read_until(b'\n', &mut text)?;
             }
             Ok(())
         };
-        read().map_err(unreadable)?;
-        bounded(text)
+        if let Err(e) = read().map_err(unreadable) {
+            // The lines in front of the damage are good; the one it cut is part of it.
+            text.truncate(text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1));
+            match text.is_empty() {
+                true => return Err(self.end(e)),
+                false => self.broken = Some(e),
+            }
+        }
+        self.bounded(text)
+    }
+
+    fn end(&mut self, e: Error) -> Error {
+        self.state = State::End;
+        e
+    }
+
+    fn passed(&mut self, text: &[u8]) {
+        self.lines += newlines(text);
+        self.bytes += text.len() as u64;
     }
 
     fn of_lines(&mut self, text: &[u8], arrived: Timestamp) -> Result<Piece> {
@@ -117,23 +145,38 @@ impl Reader {
             .decode_lines(text, arrived)
             .map_err(|e| Error::data(e.to_string()))?;
         let first = self.lines;
-        self.lines += newlines(text);
-        let line =
-            |_: usize, span: &Range<usize>| format!("line {}", first + newlines(&text[..span.start]) + 1);
+        self.passed(text);
+        let line = |_: usize, span: &Range<usize>| Place::Line(first + newlines(&text[..span.start]) + 1);
         self.finish(text, decoded, line)
     }
 
     fn document(&mut self, mut text: Vec<u8>, arrived: Timestamp) -> Result<Piece> {
         self.state = State::End;
-        let left = (DOCUMENT_BYTES + 1).saturating_sub(text.len()) as u64;
+        if let Some(e) = self.broken.take() {
+            return Err(e);
+        }
+        let left = (self.limit + 1).saturating_sub(text.len()) as u64;
         let read = self.from.by_ref().take(left).read_to_end(&mut text);
         read.map_err(unreadable)?;
-        let text = bounded(text)?;
-        match self.decode_document(&text, arrived) {
-            Ok(decoded) => self.finish(&text, decoded, |index, _| format!("row {}", index + 1)),
-            Err(BodyError::Empty) => self.finish(&text, Decoded::default(), |_, _| String::new()),
+        let text = self.bounded(text)?;
+        let row = |index: usize, _: &Range<usize>| Place::Row(index as u64 + 1);
+        let decoded = self.decode_document(&text, arrived);
+        self.passed(&text);
+        match decoded {
+            Ok(decoded) => self.finish(&text, decoded, row),
+            Err(BodyError::Empty) => self.finish(&text, Decoded::default(), row),
             Err(error) => self.of_broken_lines(&text, arrived, &error),
         }
+    }
+
+    fn bounded(&mut self, text: Vec<u8>) -> Result<Vec<u8>> {
+        if text.len() < self.limit {
+            return Ok(text);
+        }
+        let mib = self.limit >> 20;
+        Err(self.end(Error::data(format!(
+            "it is larger than {mib} MiB and not one row per line; write one row per line"
+        ))))
     }
 
     /// As an envelope, where the decoder wants one, else as rows.
@@ -156,7 +199,7 @@ impl Reader {
 
     /// A file that is no document may be lines after all, the first of them broken.
     fn of_broken_lines(&mut self, text: &[u8], arrived: Timestamp, error: &BodyError) -> Result<Piece> {
-        self.lines = 0;
+        (self.lines, self.bytes) = (0, 0);
         let piece = self.of_lines(text, arrived)?;
         match piece.rows.num_rows() {
             0 => Err(Error::data(error.to_string())),
@@ -168,7 +211,7 @@ impl Reader {
         &mut self,
         text: &[u8],
         decoded: Decoded,
-        place: impl Fn(usize, &Range<usize>) -> String,
+        place: impl Fn(usize, &Range<usize>) -> Place,
     ) -> Result<Piece> {
         let bad = decoded.failed.into_iter().map(|failed| BadRow {
             place: place(failed.index, &failed.span),
@@ -182,22 +225,12 @@ impl Reader {
     }
 }
 
-fn newlines(text: &[u8]) -> usize {
-    text.iter().filter(|byte| **byte == b'\n').count()
+fn newlines(text: &[u8]) -> u64 {
+    text.iter().filter(|byte| **byte == b'\n').count() as u64
 }
 
 fn unreadable(e: io::Error) -> Error {
     Error::data(e.to_string())
-}
-
-fn bounded(text: Vec<u8>) -> Result<Vec<u8>> {
-    if text.len() < DOCUMENT_BYTES {
-        return Ok(text);
-    }
-    Err(Error::data(format!(
-        "it is larger than {} MiB and not one row per line; write one row per line",
-        DOCUMENT_BYTES >> 20
-    )))
 }
 
 #[cfg(test)]
@@ -229,7 +262,7 @@ mod tests {
                 Ok(Some(piece)) => {
                     let numbers = piece.rows.column(0).as_primitive::<Int64Type>();
                     rows.extend(numbers.values().iter().map(i64::to_string));
-                    bad.extend(piece.bad.into_iter().map(|b| b.place));
+                    bad.extend(piece.bad.into_iter().map(|b| b.place.to_string()));
                 }
                 Ok(None) => return format!("{} | {}", rows.join(" "), bad.join(", ")),
                 Err(e) => return e.to_string(),
@@ -278,10 +311,71 @@ mod tests {
         let mut bad = Vec::new();
         while let Some(piece) = reader.next(Timestamp::MIN).unwrap() {
             pieces += 1;
-            bad.extend(piece.bad.into_iter().map(|b| b.place));
+            bad.extend(piece.bad.into_iter().map(|b| b.place.to_string()));
         }
         assert!(pieces > 3, "{pieces}");
         assert_eq!(bad, ["line 17"]);
+    }
+
+    /// Bytes, and then an error.
+    struct Damaged(Cursor<Vec<u8>>);
+
+    impl Read for Damaged {
+        fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(to)? {
+                0 => Err(io::Error::other("damaged")),
+                read => Ok(read),
+            }
+        }
+    }
+
+    #[test]
+    fn lines_in_front_of_damage_are_good() {
+        for (text, expect) in [
+            ("{\"n\":1}\n{\"n\":2}\n{\"n\":3", "2 then damaged then the end"),
+            ("{\"n\":1}\n{\"n\":2}\n", "2 then damaged then the end"),
+            ("{\"n\":1", "0 then damaged then the end"),
+            ("[{\"n\":1},\n{\"n\":2}", "0 then damaged then the end"),
+            ("", "0 then damaged then the end"),
+        ] {
+            let mut reader = reader("", None);
+            let damaged: Box<dyn Read + Send> = Box::new(Damaged(Cursor::new(text.into())));
+            reader.from = BufReader::new(damaged);
+            let mut rows = 0;
+            let error = loop {
+                match reader.next(Timestamp::MIN) {
+                    Ok(piece) => rows += piece.expect("damage comes before the end").rows.num_rows(),
+                    Err(e) => break e,
+                }
+            };
+            let after = reader.next(Timestamp::MIN).unwrap();
+            let got = format!("{rows} then {error} then {}", after.map_or("the end", |_| "more"));
+            assert_eq!(got, expect, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn reading_goes_on_where_it_stood() {
+        let padding = " ".repeat(PIECE_BYTES / 4);
+        let rows: Vec<String> = (1..=20).map(|n| format!("{{\"n\":{n}}}{padding}")).collect();
+        let text = rows.join("\n\n").replace("{\"n\":17}", "{\"n\":x}");
+        let mut whole = reader(&text, None);
+        let mut read = 0;
+        while let Some(piece) = whole.next(Timestamp::MIN).unwrap() {
+            read += piece.rows.num_rows() + piece.bad.len();
+            let (lines, bytes) = whole.position();
+            let mut rest = reader(&text[bytes as usize..], None).resume((lines, bytes));
+            let (mut left, mut bad) = (0, Vec::new());
+            while let Some(piece) = rest.next(Timestamp::MIN).unwrap() {
+                left += piece.rows.num_rows() + piece.bad.len();
+                bad.extend(piece.bad.into_iter().map(|b| b.place));
+            }
+            assert_eq!((read + left, rest.position()), (20, (38, text.len() as u64)));
+            assert!(
+                bad.is_empty() && read >= 17 || bad == [Place::Line(33)],
+                "{bad:?}"
+            );
+        }
     }
 
     #[test]

@@ -56,12 +56,45 @@ impl Mapping {
         if options.metrics.is_empty() {
             return Err(Error::config("metrics: names no metric"));
         }
+        on_dashboard(options)?;
         let metrics: Result<Vec<_>> = options.metrics.iter().map(|m| metric(cx, options, m)).collect();
         Ok(Mapping {
             timestamp: timestamp_column(cx, options)?,
             metrics: metrics?,
         })
     }
+}
+
+/// What the dashboard shows is there, and the dashboard has a name that CloudWatch takes.
+fn on_dashboard(options: &CloudwatchOptions) -> Result<()> {
+    let in_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    let fits = |name: &String| (1..=NAME_CHARS).contains(&name.len()) && name.chars().all(in_name);
+    if let Some(name) = options.dashboard.as_ref().filter(|name| !fits(name)) {
+        return Err(Error::config(format!(
+            "dashboard: {name:?} is not 1 to {NAME_CHARS} letters, digits, - and _"
+        )));
+    }
+    for ratio in &options.ratios {
+        let place = |e: Error| e.within(format!("ratio {:?}", ratio.name));
+        for (key, name) in [("part", &ratio.part), ("whole", &ratio.whole)] {
+            let Some(metric) = options.metrics.iter().find(|m| m.name == *name) else {
+                let known = options.metrics.iter().map(|m| m.name.as_str());
+                let near = suggest(name, known);
+                return Err(place(Error::config(format!("{key}: no metric {name:?}; {near}"))));
+            };
+            if !metric
+                .dimensions
+                .as_ref()
+                .unwrap_or(&options.dimensions)
+                .is_empty()
+            {
+                return Err(place(Error::config(format!(
+                    "{key}: metric {name:?} has dimensions, so it is many metrics; ratios are of metrics without"
+                ))));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn timestamp_column(cx: &SinkContext, options: &CloudwatchOptions) -> Result<usize> {

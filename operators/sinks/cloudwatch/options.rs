@@ -30,9 +30,27 @@ pub struct CloudwatchOptions {
     /// as after a crash: they are sent again once they have not shown for this long.
     #[serde(default = "settle")]
     pub settle: Span,
+    /// The dashboard of `millstream dashboards` that shows the metrics. Absent: `RealTime<Pipeline>Dashboard`.
+    #[serde(default)]
+    pub dashboard: Option<String>,
+    /// Ratios of two of the metrics, which the dashboard shows and CloudWatch computes.
+    #[serde(default)]
+    pub ratios: Vec<Ratio>,
     /// Where its requests go.
     #[serde(flatten)]
     pub aws: AwsOptions,
+}
+
+/// A ratio of two metrics without dimensions, from 0 to 1.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Ratio {
+    /// What people call it, such as `Clickthrough Rate`.
+    pub name: String,
+    /// The metric that is divided.
+    pub part: String,
+    /// The metric that it is divided by.
+    pub whole: String,
 }
 
 /// How fine CloudWatch stores datapoints.

@@ -232,6 +232,20 @@ fn wrong_options_are_named() {
         ),
         (json!({ "metrics": [] }), "names no metric"),
         (
+            json!({ "metrics": [{ "name": "X", "value": "x" }], "dashboard": "Real time" }),
+            "letters, digits",
+        ),
+        (
+            json!({ "metrics": [{ "name": "Clicks", "value": "x" }],
+                    "ratios": [{ "name": "R", "part": "Click", "whole": "Clicks" }] }),
+            "did you mean \"Clicks\"?",
+        ),
+        (
+            json!({ "metrics": [{ "name": "X", "value": "x" }], "dimensions": { "Ad": "ad" },
+                    "ratios": [{ "name": "R", "part": "X", "whole": "X" }] }),
+            "metrics without",
+        ),
+        (
             json!({ "metrics": [{ "name": "X", "value": "x", "dimensions": { "A": "t" } }] }),
             "cast it",
         ),

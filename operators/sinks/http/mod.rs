@@ -44,7 +44,8 @@ pub struct HttpSinkConnector;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpSinkOptions {
-    /// Where rows are posted, `http://` or `https://`.
+    /// Where rows are posted, `http://` or `https://`. A user in it, `https://user:password@host/`, is sent as
+    /// `Authorization: Basic …`.
     pub url: Secret,
     /// The request's method.
     #[serde(default)]

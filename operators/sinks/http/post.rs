@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::header::{
     AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
@@ -80,6 +82,8 @@ impl Target {
             }
             _ => HttpClient::Plain(builder.build_http()),
         };
+        let mut headers = headers(options)?;
+        let uri = take_user(uri, &mut headers)?;
         Ok(Target {
             client,
             shown: format!(
@@ -90,7 +94,7 @@ impl Target {
             uri,
             method: options.method,
             format: options.format,
-            headers: headers(options)?,
+            headers,
             timeout: options.timeout.0,
         })
     }
@@ -177,6 +181,29 @@ fn address(options: &HttpSinkOptions) -> Result<Uri> {
         (Some("http" | "https"), Some(_)) => Ok(uri),
         _ => Err(wrong("names no http or https host")),
     }
+}
+
+/// The address without its user, who goes into `headers` unless they say already who asks.
+fn take_user(uri: Uri, headers: &mut HeaderMap) -> Result<Uri> {
+    let mut parts = uri.into_parts();
+    let authority = parts.authority.as_ref().map_or("", |a| a.as_str());
+    let Some((user, host)) = authority.rsplit_once('@') else {
+        return from_parts(parts);
+    };
+    let user: Vec<u8> = percent_encoding::percent_decode_str(user).collect();
+    let basic = format!("Basic {}", BASE64.encode(user));
+    let host = host
+        .parse()
+        .map_err(|_| Error::bug("a host is no host any more"))?;
+    if !headers.contains_key(AUTHORIZATION) {
+        headers.insert(AUTHORIZATION, secret_value("url", &basic)?);
+    }
+    parts.authority = Some(host);
+    from_parts(parts)
+}
+
+fn from_parts(parts: http::uri::Parts) -> Result<Uri> {
+    Uri::from_parts(parts).map_err(|_| Error::bug("an address is no address any more"))
 }
 
 fn headers(options: &HttpSinkOptions) -> Result<HeaderMap> {

@@ -227,3 +227,22 @@ fn wrong_options_are_named_and_secrets_are_not() {
         assert!(error.contains(expect) && !error.contains("hidden"), "{error}");
     }
 }
+
+#[tokio::test]
+async fn the_user_of_an_address_is_sent_unless_headers_say_who_asks() {
+    for (more, expect) in [
+        (json!({ "bearer_token": null }), "Basic dTpwQDE="),
+        (json!({}), "Bearer secret"),
+    ] {
+        let (server, dir) = (server(&[]).await, TempDir::new().unwrap());
+        let url = server.url.replace("http://", "http://u:p%401@");
+        let mut sink = HttpSinkConnector
+            .open(context(&url, dir.path(), more))
+            .await
+            .unwrap();
+        sink.write(rows(0..1)).await.unwrap();
+        let what = sink.prepare(barrier(1)).await.unwrap();
+        sink.commit(Epoch(1), what).await.unwrap();
+        assert_eq!(server.seen.lock().unwrap()[0].1, expect);
+    }
+}

@@ -97,6 +97,11 @@ impl FileFormat {
         })
     }
 
+    /// The columns of files, as they are stored.
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     /// The part of `rows` that goes into files, as it is stored.
     pub fn of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let columns: Result<Vec<_>> = self

@@ -15,25 +15,22 @@
 //! can be promised without it; a full disk starts it again until there is space. An error of publishing (S3 away) is
 //! tried again; until it succeeds no checkpoint ends, and what comes in waits in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_engine::message::{Barrier, Epoch};
-use millstream_engine::pipeline::{Bytes, Span};
 use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
 use millstream_engine::source::options;
 use millstream_engine::{Error, Result};
-use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::properties::WriterProperties;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::catalog::{Catalog, Table};
 use self::file::{FileFormat, Finished, OpenFile, Promised};
+pub use self::options::{CatalogKind, Codec, ParquetOptions, Roll};
 use self::partition::Partitioner;
 use self::store::{Location, Published, Store};
 use self::upload::Uploads;
@@ -41,9 +38,11 @@ use super::disk::{cannot, create_dirs, remove_files};
 use super::{new_series, promise, promised};
 use crate::aws::AwsOptions;
 
+mod catalog;
 mod fallback;
 mod file;
 mod object;
+mod options;
 mod partition;
 mod store;
 #[cfg(test)]
@@ -63,108 +62,28 @@ const ROW_GROUP_ROWS: usize = 1 << 20;
 /// `type = "parquet"`.
 pub struct ParquetConnector;
 
-/// The keys of a `parquet` sink.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct ParquetOptions {
-    /// The lake: a local path, `file:///path` or `s3://bucket/prefix`.
-    pub path: String,
-    /// Directory levels: `year`, `month`, `day`, `hour` of the event time in UTC, or a column, which is then
-    /// left out of the files.
-    #[serde(default = "default_partition_by")]
-    pub partition_by: Vec<String>,
-    /// How pages are compressed.
-    #[serde(default)]
-    pub compression: Codec,
-    /// Level of zstd, 1 (fast) to 22 (small).
-    #[serde(default = "default_compression_level")]
-    #[schemars(range(min = 1, max = 22))]
-    pub compression_level: i32,
-    /// When a file is closed and published.
-    #[serde(default)]
-    pub roll: Roll,
-    /// Where requests go whose path is in S3.
-    #[serde(flatten)]
-    pub aws: AwsOptions,
-}
-
-/// How pages of a Parquet file are compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Codec {
-    /// Zstandard: small, and quick to read.
-    #[default]
-    Zstd,
-    /// Snappy: larger, for readers without Zstandard.
-    Snappy,
-    /// Not at all.
-    None,
-}
-
-/// When a Parquet file is closed and published.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Roll {
-    /// At this size.
-    #[serde(default = "default_roll_size")]
-    pub size: Bytes,
-    /// At the first checkpoint after this long, in wall-clock time since the file was opened.
-    #[serde(default = "default_roll_interval")]
-    pub interval: Span,
-}
-
-impl Default for Roll {
-    fn default() -> Roll {
-        Roll {
-            size: default_roll_size(),
-            interval: default_roll_interval(),
-        }
-    }
-}
-
-fn default_partition_by() -> Vec<String> {
-    ["year", "month", "day"].map(String::from).into()
-}
-
-/// Of one core that takes rows, level 3 was 40 %, the largest part of all. Ids are most of the bytes of such rows;
-/// where no string repeats, what level 3 looks for is not there, and its files were 4 % larger than those of level 1.
-fn default_compression_level() -> i32 {
-    1
-}
-
-fn default_roll_size() -> Bytes {
-    Bytes(128_000_000)
-}
-
-fn default_roll_interval() -> Span {
-    Span(Duration::from_secs(15 * 60))
+/// What the options come to for a stream.
+struct Layout {
+    location: Location,
+    partitioner: Partitioner,
+    format: FileFormat,
+    /// The table that the catalog is to show.
+    table: Option<Table>,
 }
 
 impl ParquetOptions {
-    fn properties(&self) -> Result<WriterProperties> {
-        let compression = match self.compression {
-            Codec::Zstd => Compression::ZSTD(ZstdLevel::try_new(self.compression_level).map_err(|_| {
-                Error::config(format!(
-                    "compression_level: {} is not in 1 to 22",
-                    self.compression_level
-                ))
-            })?),
-            Codec::Snappy => Compression::SNAPPY,
-            Codec::None => Compression::UNCOMPRESSED,
-        };
-        Ok(WriterProperties::builder()
-            .set_compression(compression)
-            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
-            .set_created_by(concat!("millstream version ", env!("CARGO_PKG_VERSION")).into())
-            .build())
-    }
-
-    fn plan(&self, cx: &SinkContext) -> Result<(Location, Partitioner, FileFormat)> {
+    fn plan(&self, cx: &SinkContext) -> Result<Layout> {
         let location = self.path.parse()?;
-        self.aws.check()?;
+        self.check_addresses()?;
         let partitioner = Partitioner::new(cx, &self.partition_by)?;
         let format = FileFormat::new(&cx.schema, &partitioner.columns(), self.properties()?)?;
-        Ok((location, partitioner, format))
+        let table = Table::new(self, &location, format.schema(), &partitioner.levels(&cx.schema))?;
+        Ok(Layout {
+            location,
+            partitioner,
+            format,
+            table,
+        })
     }
 }
 
@@ -188,13 +107,18 @@ impl SinkConnector for ParquetConnector {
 
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let typed: ParquetOptions = options(&cx.options)?;
-        let (location, partitioner, format) = typed.plan(&cx)?;
+        let layout = typed.plan(&cx)?;
+        let catalog = match layout.table {
+            Some(table) => Some(Catalog::open(&typed, table).await?),
+            None => None,
+        };
         let aws = typed.aws;
-        let lake = Lake::open(typed.path, location, &aws, &cx).await?;
+        let lake = Lake::open(typed.path, layout.location, &aws, &cx).await?;
         Ok(Box::new(ParquetSink {
-            partitioner,
-            format,
+            partitioner: layout.partitioner,
+            format: layout.format,
             lake,
+            catalog,
             aws,
             roll: typed.roll,
             series: None,
@@ -205,6 +129,8 @@ impl SinkConnector for ParquetConnector {
             finished: Vec::new(),
             unsynced: Vec::new(),
             uploads: Uploads::default(),
+            recovered: None,
+            unregistered: BTreeSet::new(),
             cx,
         }))
     }
@@ -225,6 +151,7 @@ struct ParquetSink {
     partitioner: Partitioner,
     format: FileFormat,
     lake: Lake,
+    catalog: Option<Catalog>,
     aws: AwsOptions,
     roll: Roll,
     /// See [`new_series`]; none until the sink knows whether it recovers.
@@ -241,6 +168,10 @@ struct ParquetSink {
     unsynced: Vec<File>,
     /// Those of open files to S3.
     uploads: Uploads,
+    /// The checkpoint that this run began with, once the lake is at it.
+    recovered: Option<Epoch>,
+    /// Directories that got files which the catalog may not show yet.
+    unregistered: BTreeSet<String>,
 }
 
 #[async_trait]
@@ -290,21 +221,16 @@ impl Sink for ParquetSink {
         let Some(promise) = promised::<Promise>(what, &self.cx)? else {
             return Ok(());
         };
-        if self.series.is_none() {
-            return self.recover(epoch, promise).await;
+        match self.series {
+            None => {
+                self.recover(epoch, promise).await?;
+                self.recovered = Some(epoch);
+            }
+            // Again, for the catalog's sake.
+            Some(_) if self.recovered == Some(epoch) => {}
+            Some(_) => self.publish(epoch, promise).await?,
         }
-        if !promise.finished.is_empty() {
-            fallback::note(&self.cx.data_dir, epoch)?;
-            self.uploads.settle().await;
-        }
-        for file in &promise.finished {
-            self.lake.publish(&self.uploads.newest(file), &self.cx).await?;
-            self.uploads.forget(&file.staged);
-            self.finished.retain(|f| f.staged != file.staged);
-        }
-        self.uploads
-            .feed(&self.lake.store, &self.lake.staging, &promise.open);
-        Ok(())
+        self.register().await
     }
 }
 
@@ -439,15 +365,64 @@ impl ParquetSink {
         Ok(())
     }
 
+    async fn publish(&mut self, epoch: Epoch, promise: Promise) -> Result<()> {
+        if !promise.finished.is_empty() {
+            fallback::note(&self.cx.data_dir, epoch)?;
+            self.uploads.settle().await;
+        }
+        for file in &promise.finished {
+            self.lake.publish(&self.uploads.newest(file), &self.cx).await?;
+            self.uploads.forget(&file.staged);
+            self.finished.retain(|f| f.staged != file.staged);
+            self.show(&file.key);
+        }
+        self.uploads
+            .feed(&self.lake.store, &self.lake.staging, &promise.open);
+        Ok(())
+    }
+
+    /// Notes a published file for the catalog, where there is one.
+    fn show(&mut self, key: &str) {
+        if self.catalog.is_some() {
+            let directory = key.rsplit_once('/').map_or("", |(directory, _)| directory);
+            self.unregistered.insert(directory.into());
+        }
+    }
+
+    /// Shows what was published in the catalog.
+    async fn register(&mut self) -> Result<()> {
+        if let Some(catalog) = &mut self.catalog
+            && !self.unregistered.is_empty()
+        {
+            let made = catalog.register(&self.unregistered).await?;
+            self.cx.counters.add("partitions_registered", made);
+            self.unregistered.clear();
+        }
+        Ok(())
+    }
+
     /// The first call after a restart: brings the lake to the checkpoint, no more and no less.
     async fn recover(&mut self, epoch: Epoch, promise: Promise) -> Result<()> {
         let prefix = self.staged_names(&promise.series);
         if promise.path == self.lake.path {
             self.lake.recover(epoch, &promise, &prefix, &self.cx).await?;
+            let finished = promise.finished.iter().map(|f| &f.key);
+            for key in finished.chain(promise.open.iter().map(|f| &f.key)) {
+                self.show(key);
+            }
         } else {
             let location = promise.path.parse()?;
             let old = Lake::open(promise.path.clone(), location, &self.aws, &self.cx).await?;
             old.recover(epoch, &promise, &prefix, &self.cx).await?;
+            if self.catalog.is_some() {
+                // Its table is not known any more.
+                tracing::warn!(
+                    pipeline = self.cx.pipeline,
+                    sink = self.cx.name,
+                    path = promise.path,
+                    "the last files of the former path are not shown in the catalog; MSCK REPAIR TABLE adds them"
+                );
+            }
         }
         self.follow(epoch);
         self.enter(promise.series).await

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{cast, max, min, take_record_batch};
-use arrow::datatypes::{DataType, Field, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
 use chrono::{DateTime, Datelike, Timelike, Utc};
@@ -24,7 +24,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use super::super::{column_of, suggest};
 
 /// The directory of a row without a value, by Hive's convention; the empty string has no other name either.
-const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
+pub(super) const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// What Hive escapes in a directory name, and the space, which breaks shell commands.
 const ESCAPED: &AsciiSet = &CONTROLS
@@ -54,12 +54,18 @@ enum Unit {
     Hour,
 }
 
-const UNITS: [(&str, Unit); 4] = [
-    ("year", Unit::Year),
-    ("month", Unit::Month),
-    ("day", Unit::Day),
-    ("hour", Unit::Hour),
-];
+const UNITS: [Unit; 4] = [Unit::Year, Unit::Month, Unit::Day, Unit::Hour];
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Year => "year",
+            Unit::Month => "month",
+            Unit::Day => "day",
+            Unit::Hour => "hour",
+        }
+    }
+}
 
 #[derive(Clone, Debug)]
 enum Level {
@@ -114,6 +120,15 @@ impl Partitioner {
                 Level::Time(_) => None,
             })
             .collect()
+    }
+
+    /// The names of the directory levels; of one that holds a column's values, the column.
+    pub fn levels<'a>(&'a self, stream: &'a Schema) -> Vec<(&'a str, Option<&'a Field>)> {
+        let level = |level: &'a Level| match level {
+            Level::Time(unit) => (unit.name(), None),
+            Level::Column { index, name } => (name.as_str(), Some(stream.field(*index))),
+        };
+        self.levels.iter().map(level).collect()
     }
 
     /// The batch cut by directory (`year=2026/month=11`, empty without levels), in order of first rows.
@@ -205,7 +220,7 @@ impl Partitioner {
 }
 
 fn level(cx: &SinkContext, name: &str) -> Result<Level> {
-    let unit = UNITS.iter().find(|(known, _)| *known == name);
+    let unit = UNITS.iter().find(|unit| unit.name() == name);
     let column = cx.schema.column_with_name(name);
     match (unit, column) {
         (Some(_), Some(_)) => Err(Error::config(format!(
@@ -213,7 +228,7 @@ fn level(cx: &SinkContext, name: &str) -> Result<Level> {
              rename the column in a query",
             cx.input
         ))),
-        (Some((_, unit)), None) => Ok(Level::Time(*unit)),
+        (Some(unit), None) => Ok(Level::Time(*unit)),
         (None, Some(_)) => {
             let wanted = "a string, integer, boolean or date";
             let index = column_of(cx, "partition_by", name, wanted, can_name_a_directory)?;
@@ -223,7 +238,7 @@ fn level(cx: &SinkContext, name: &str) -> Result<Level> {
             })
         }
         (None, None) => {
-            let units = UNITS.iter().map(|(name, _)| *name);
+            let units = UNITS.iter().map(|unit| unit.name());
             let columns = cx.schema.fields().iter().map(|f| f.name().as_str());
             Err(Error::config(format!(
                 "partition_by: {name:?} is neither year, month, day, hour nor a column of stream {:?}; {}",
@@ -286,7 +301,6 @@ fn column_part(column: &ArrayRef, row: usize, name: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use arrow::array::{StringArray, TimestampMicrosecondArray};
-    use arrow::datatypes::Schema;
     use serde_json::json;
 
     use super::super::super::test_context;

@@ -11,7 +11,7 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Version};
@@ -169,8 +169,12 @@ async fn serve_h2(lane: Rc<Lane>, stream: TcpStream, peer: IpAddr) {
 }
 
 async fn answer(lane: &Lane, peer: IpAddr, request: Request<Incoming>) -> Answer {
+    let started = Instant::now();
     let answer = request::answer(lane, peer, request).await;
     lane.stats().answered(answer.status().as_u16());
+    if answer.status().is_success() {
+        lane.stats().took(started.elapsed());
+    }
     answer
 }
 

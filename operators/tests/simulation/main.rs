@@ -384,7 +384,7 @@ fn plan(text: &str, registry: &Registry) -> Plan {
     let vars = &|_: &str| None;
     let file = "simulated.toml";
     config::load(&PipelineSource { file, text, vars }, registry).unwrap_or_else(|problems| {
-        let all: Vec<String> = problems.iter().map(|d| d.render(text)).collect();
+        let all: Vec<String> = problems.iter().map(|d| d.render()).collect();
         panic!("{}", all.join("\n"))
     })
 }

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::{partly, pause};
 
 /// How long a slow answer is held up.
@@ -27,12 +29,14 @@ pub enum Fate {
     Unanswered,
     /// It gets its answer late.
     Slow,
-    /// If it is a GetRecords, it is refused with this error of Kinesis; else it gets its answer.
-    Unread(&'static str),
     /// It is refused as going over a stream's throughput.
     Throttled,
     /// Of a put into a stream some records are refused, the others reach the service.
     Partly,
+    /// As a throttled DynamoDB does it: of a BatchWriteItem, the first half is written and the rest handed back.
+    HalfDone,
+    /// If it is a GetRecords, it is refused with this error of Kinesis; else it gets its answer.
+    Unread(&'static str),
     /// It gets no answer, and its connection stays open, for longer than anybody waits.
     Silent,
 }
@@ -74,6 +78,34 @@ pub const ANY_AND_SILENCE: &[Fate] = &[
     Fate::Good,
     Fate::Good,
     Fate::Good,
+    Fate::Good,
+];
+
+/// A service that is well more often than not. Its length has no factor in common with how many requests an operation
+/// takes, so that none meets the same fate each time it is tried.
+pub const NOW_AND_THEN: &[Fate] = &[
+    Fate::Busy,
+    Fate::Good,
+    Fate::Good,
+    Fate::Unanswered,
+    Fate::Good,
+    Fate::Lost,
+    Fate::Broken,
+    Fate::Good,
+    Fate::Good,
+    Fate::Unanswered,
+    Fate::Good,
+];
+
+/// What a busy DynamoDB does.
+pub const THROTTLED: &[Fate] = &[
+    Fate::HalfDone,
+    Fate::Good,
+    Fate::Busy,
+    Fate::HalfDone,
+    Fate::Unanswered,
+    Fate::HalfDone,
+    Fate::Lost,
     Fate::Good,
 ];
 
@@ -146,6 +178,12 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
         }
         // Until the client closes it.
         Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
+        Fate::HalfDone => {
+            if let Some((written, rest)) = halves(&request) {
+                exchange(target, &written)?;
+                return client.get_mut().write_all(&rest);
+            }
+        }
         Fate::Lost | Fate::Unanswered | Fate::Good | Fate::Unread(_) => {}
     }
     let answer = exchange(target, &request)?;
@@ -155,15 +193,40 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
     }
 }
 
-fn is_get_records(request: &[u8]) -> bool {
-    let head = String::from_utf8_lossy(request);
-    head.contains("Kinesis_20131202.GetRecords\r\n")
-}
-
 fn exchange(target: &str, request: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut server = TcpStream::connect(target)?;
     server.write_all(request)?;
     read_message(&mut BufReader::new(server), false)
+}
+
+/// A BatchWriteItem with the first half of its items, and the answer that hands back the others; none for any other
+/// request.
+fn halves(request: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let text = std::str::from_utf8(request).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    if !head.contains("DynamoDB_20120810.BatchWriteItem") {
+        return None;
+    }
+    let mut first: Value = serde_json::from_str(body).ok()?;
+    let mut rest = json!({});
+    for (table, writes) in first["RequestItems"].as_object_mut()? {
+        let writes = writes.as_array_mut()?;
+        // The only one is written: nothing else would come of a request of one.
+        rest[table] = writes.split_off(writes.len().div_ceil(2)).into();
+    }
+    let kept = |line: &&str| !line.to_ascii_lowercase().starts_with("content-length:");
+    let head: Vec<&str> = head.split("\r\n").filter(kept).collect();
+    let (first, rest) = (first.to_string(), json!({ "UnprocessedItems": rest }).to_string());
+    let with_body = |head: &str, body: &str| {
+        format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).into_bytes()
+    };
+    let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.0\r\nconnection: close";
+    Some((with_body(&head.join("\r\n"), &first), with_body(answer, &rest)))
+}
+
+fn is_get_records(request: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(request);
+    head.contains("Kinesis_20131202.GetRecords\r\n")
 }
 
 /// Head and body, the head asking to close the connection afterwards.

@@ -1,0 +1,92 @@
+//! The `s3` and `file` sources: rows in objects below a prefix, or in files below a directory.
+//!
+//! A partition is one version of one object: its key and its ETag, or its path, size and time. Each is read once, from
+//! its first row to its last, whatever crashes; an object that is overwritten is another partition, and all of it is read.
+//! An offset is a place in an object, so a large one is not read again from its start: plain JSON lines go on at a byte,
+//! Parquet at a row, and what is packed is unpacked again up to the place.
+//!
+//! Rows without `received_at` take the time at which their object was last modified, which is the same however often it
+//! is read.
+//!
+//! | what fails | what happens |
+//! |---|---|
+//! | a row | it goes to `<source>.invalid`, with object and line |
+//! | bytes in the middle of an object; an object that is removed or overwritten while it waits | the rows in front of it are kept, the rest is one invalid row |
+//! | the network, a disk | the object is read again from the last row that came through |
+//! | a bucket that is not there or must not be read | an error of configuration |
+
+mod finder;
+mod known;
+mod names;
+mod notices;
+mod options;
+mod progress;
+mod rows;
+mod source;
+mod store;
+
+use std::sync::Arc;
+
+use millstream_engine::Result;
+use millstream_engine::source::{Source, SourceConnector, SourceContext, options as typed};
+
+pub use self::options::{FileOptions, Format, S3Options};
+use self::source::ObjectSource;
+use crate::formats::json::Decoder;
+
+/// `type = "s3"`.
+pub struct S3Connector;
+
+/// `type = "file"`.
+pub struct FileConnector;
+
+impl SourceConnector for S3Connector {
+    fn name(&self) -> &'static str {
+        "s3"
+    }
+
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(S3Options)
+    }
+
+    fn identity(&self) -> &'static [&'static str] {
+        &["path", "endpoint"]
+    }
+
+    fn check(&self, cx: &SourceContext) -> Result<()> {
+        typed::<S3Options>(&cx.options)?.check()?;
+        Decoder::filling_arrival(cx.schema.clone()).map(drop)
+    }
+
+    fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>> {
+        let settings = typed::<S3Options>(&cx.options)?.check()?;
+        Ok(Arc::new(ObjectSource::new(settings, cx)))
+    }
+}
+
+impl SourceConnector for FileConnector {
+    fn name(&self) -> &'static str {
+        "file"
+    }
+
+    fn options(&self) -> schemars::Schema {
+        schemars::schema_for!(FileOptions)
+    }
+
+    fn identity(&self) -> &'static [&'static str] {
+        &["path"]
+    }
+
+    fn check(&self, cx: &SourceContext) -> Result<()> {
+        typed::<FileOptions>(&cx.options)?.check()?;
+        Decoder::filling_arrival(cx.schema.clone()).map(drop)
+    }
+
+    fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>> {
+        let settings = typed::<FileOptions>(&cx.options)?.check()?;
+        Ok(Arc::new(ObjectSource::new(settings, cx)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

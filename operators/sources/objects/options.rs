@@ -1,0 +1,194 @@
+//! The keys of `s3` and `file` sources, as typed and checked.
+
+use std::time::Duration;
+
+use millstream_engine::pipeline::Span;
+use millstream_engine::{Error, Result};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::names::Selection;
+use crate::aws::AwsOptions;
+
+/// Asking for new objects more often costs more than it brings.
+const SHORTEST_POLL: Duration = Duration::from_millis(100);
+
+/// The objects below a prefix of an S3 bucket.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct S3Options {
+    /// `s3://bucket/prefix`, one object, or a glob such as `s3://bucket/raw/2026/*/*.gz`, where `**` is any folders.
+    #[schemars(regex(pattern = r"^s3://[^/]+"))]
+    pub path: String,
+    /// Only objects whose name fits this glob, such as `*.gz`; with a `/` in it, whose key below the prefix does.
+    #[serde(default)]
+    pub include: Option<String>,
+    /// `false`: the objects there are, then the source ends. `true`: those that come later, too.
+    #[serde(default)]
+    pub follow: bool,
+    /// How often new objects are looked for.
+    #[serde(default = "default_poll")]
+    pub poll: Span,
+    /// URL of an SQS queue that S3 tells of new objects, directly, over SNS or over EventBridge. Then the bucket is
+    /// listed only at the start and once an hour.
+    #[serde(default)]
+    pub notifications: Option<String>,
+    /// How rows are written. Absent: as the name's ending says, else `ndjson`.
+    #[serde(default)]
+    pub format: Option<Format>,
+    /// The JSON key that holds the array of rows, for objects that are envelopes.
+    #[serde(default)]
+    pub records: Option<String>,
+    /// An object that appears this much later than the newest one known, by its last-modified time, is not read: what
+    /// was read before that time is not remembered.
+    #[serde(default = "default_settle")]
+    pub settle: Span,
+    /// Where its requests go.
+    #[serde(flatten)]
+    pub aws: AwsOptions,
+}
+
+/// The files below a directory.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileOptions {
+    /// A directory, a file, or a glob such as `raw/2026/*/*.gz`, where `**` is any directories.
+    pub path: String,
+    /// Only files whose name fits this glob, such as `*.gz`; with a `/` in it, whose path below the directory does.
+    #[serde(default)]
+    pub include: Option<String>,
+    /// `false`: the files there are, then the source ends. `true`: those that come later, too. They must be whole when
+    /// they appear: write them under a name that starts with `.` or ends in `.tmp` or `.part`, and rename them.
+    #[serde(default)]
+    pub follow: bool,
+    /// How often new files are looked for.
+    #[serde(default = "default_poll")]
+    pub poll: Span,
+    /// How rows are written. Absent: as the name's ending says, else `ndjson`.
+    #[serde(default)]
+    pub format: Option<Format>,
+    /// The JSON key that holds the array of rows, for files that are envelopes.
+    #[serde(default)]
+    pub records: Option<String>,
+}
+
+/// How rows are written. All but Parquet may be packed by gzip or zstd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// One JSON object per line; an array of rows is taken, too, up to 64 MiB.
+    Ndjson,
+    /// Comma-separated values under a header.
+    Csv,
+    /// Apache Parquet.
+    Parquet,
+}
+
+fn default_poll() -> Span {
+    Span(Duration::from_secs(10))
+}
+
+fn default_settle() -> Span {
+    Span(Duration::from_secs(24 * 3600))
+}
+
+/// Either source, checked.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub place: Place,
+    pub selection: Selection,
+    pub follow: bool,
+    pub poll: Duration,
+    pub format: Option<Format>,
+    pub records: Option<String>,
+}
+
+/// Where objects are.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Disk,
+    S3 {
+        bucket: String,
+        aws: AwsOptions,
+        queue: Option<String>,
+        settle: Duration,
+    },
+}
+
+impl S3Options {
+    /// Refuses what the schema cannot.
+    pub(super) fn check(self) -> Result<Settings> {
+        let (path, queue) = (&self.path, self.notifications);
+        let rest = path.strip_prefix("s3://").unwrap_or_default();
+        let (bucket, below) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.is_empty() || bucket.contains(['*', '?', '[']) {
+            return Err(Error::config(format!(
+                "path {path:?} names no bucket; write s3://bucket/prefix"
+            )));
+        }
+        if let Some(url) = &queue {
+            if !self.follow {
+                return Err(Error::config(
+                    "notifications tell of new objects; add follow = true, or leave them out",
+                ));
+            }
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                return Err(Error::config(format!(
+                    "notifications {url:?} is not the URL of a queue; write https://sqs.REGION.amazonaws.com/ACCOUNT/NAME"
+                )));
+            }
+        }
+        self.aws.check()?;
+        let place = Place::S3 {
+            bucket: bucket.into(),
+            aws: self.aws,
+            queue,
+            settle: self.settle.0,
+        };
+        let selection = Selection::new(below, self.include.as_deref())?;
+        settings(
+            place,
+            selection,
+            (self.follow, self.poll),
+            (self.format, self.records),
+        )
+    }
+}
+
+impl FileOptions {
+    /// Refuses what the schema cannot.
+    pub(super) fn check(self) -> Result<Settings> {
+        let path = self.path.strip_prefix("file://").unwrap_or(&self.path);
+        if path.is_empty() || path.contains("://") {
+            return Err(Error::config(format!(
+                "path {:?} is not on a disk; write a directory, a file or a glob",
+                self.path
+            )));
+        }
+        let selection = Selection::new(path, self.include.as_deref())?;
+        settings(
+            Place::Disk,
+            selection,
+            (self.follow, self.poll),
+            (self.format, self.records),
+        )
+    }
+}
+
+fn settings(
+    place: Place,
+    selection: Selection,
+    (follow, poll): (bool, Span),
+    (format, records): (Option<Format>, Option<String>),
+) -> Result<Settings> {
+    if poll.0 < SHORTEST_POLL {
+        return Err(Error::config(format!("poll must be at least {SHORTEST_POLL:?}")));
+    }
+    Ok(Settings {
+        place,
+        selection,
+        follow,
+        poll: poll.0,
+        format,
+        records,
+    })
+}
