@@ -145,6 +145,14 @@ impl Cli {
     }
 }
 
+/// Reads the name of a CloudWatch namespace.
+fn namespace(text: &str) -> Result<String, String> {
+    match (1..=255).contains(&text.len()) && !text.starts_with("AWS/") {
+        true => Ok(text.into()),
+        false => Err("not a namespace of ours; write 1 to 255 characters not starting with AWS/".into()),
+    }
+}
+
 /// Reads `host:port`; names such as `localhost` are resolved.
 fn address(text: &str) -> Result<SocketAddr, String> {
     let found = text.to_socket_addrs().map(|mut all| all.next());
@@ -204,6 +212,7 @@ mod tests {
             &["preview", "a.toml", "--input", "rows.jsonl"],
             &["preview", "a.toml", "--format", "ndjson"],
             &["log", "verify"],
+            &["run", "--cloudwatch-metrics", "AWS/Millstream"],
             &["dashboards"],
             &["dashboards", "push", "--alarm-topic", "arn:aws:sns:r:1:t"],
             &[

@@ -40,6 +40,10 @@ type = "firehose"
 input = "beacons"
 delivery_stream = "both"
 rows_per_record = 50
+[sink.refused]
+type = "console"
+input = "stream.rejected"
+format = "ndjson"
 "#;
 
 /// Enough to meet every fate, and not to take long.
@@ -77,6 +81,13 @@ fn every_answered_row_is_in_the_streams_and_in_order() {
     let clients = Clients::start(&it.ingest);
     it.wait_for("enough to go wrong", || proxy.spoilt() > 40);
     let acked = clients.stop();
+    let large = json!({"beacon_id": "0", "visitor": "large", "page": "p".repeat(1_100_000)});
+    assert_eq!(post(&it.ingest, "/beacons", &large.to_string()).0, 200);
+    it.wait_for("the row that no record can hold", || {
+        let printed = it.printed_rows();
+        let reasons = printed.iter().filter_map(|row| row["reason"].as_str());
+        reasons.into_iter().any(|reason| reason.starts_with("too_large"))
+    });
     let again = &it.node("both", "sink.stream")["counts"]["records_put_again"];
     assert!(again.as_u64() > Some(0), "{again}");
     assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
@@ -84,6 +95,7 @@ fn every_answered_row_is_in_the_streams_and_in_order() {
     let landed = python_json("streams.py", &["landed", "landed"], &aws.env);
     let landed: BTreeSet<(String, i64)> = rows(&landed).map(numbered).collect();
     assert_covered(&acked, &landed);
+    assert!(landed.iter().all(|(client, _)| client != "large"));
 }
 
 #[test]

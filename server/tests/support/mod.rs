@@ -16,6 +16,7 @@ pub mod partly;
 pub mod proxy;
 pub mod quick;
 pub mod receiver;
+pub mod record;
 
 /// Long enough for anything that does not hang, on a machine that is busy compiling.
 pub const PATIENCE: Duration = Duration::from_secs(120);
