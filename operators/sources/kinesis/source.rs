@@ -30,6 +30,10 @@ use super::stream::Stream;
 /// How often to look for shards that no end of another one announced: there should be none.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// Shards are listed that were open this much before reading begins: Kinesis refuses a time that lies ahead by its
+/// clock, and ours may be fast. Those that had closed by then have nothing to read and end at once.
+const EARLIER: Duration = Duration::from_secs(3_600);
+
 /// Answers of GetRecords that are on their way or being decoded. Each may have 10 MiB.
 const READS_AT_ONCE: usize = 32;
 
@@ -110,7 +114,7 @@ impl Source for KinesisSource {
         let read = read.collect::<Result<BTreeMap<_, _>>>()?;
         let start = self.start(!read.is_empty())?;
         let since = match start {
-            Position::At(at) => Some(at),
+            Position::At(at) => Some(at.minus(EARLIER)),
             _ => None,
         };
         let mut shards = self.shared.stream.shards(since).await?;
