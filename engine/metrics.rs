@@ -259,6 +259,11 @@ impl Counters {
         self.lag.get_or_create(&self.labels).set(lag.as_secs_f64());
     }
 
+    /// How many seconds a source reads behind the newest there is; none where it does not say.
+    pub fn lag(&self) -> Option<f64> {
+        self.lag.get(&self.labels).map(|lag| lag.get())
+    }
+
     /// Adds to the count of `what` (snake_case).
     pub fn add(&self, what: &str, count: u64) {
         self.known

@@ -77,6 +77,8 @@ pub struct NodeStatus {
     pub watermark: Option<String>,
     /// How far the watermark is behind the wall clock now.
     pub watermark_lag_seconds: Option<f64>,
+    /// How far a source reads behind the newest there is, where it knows.
+    pub source_lag_seconds: Option<f64>,
     /// Messages waiting.
     pub queued: i64,
     /// What only the connector counts.
@@ -100,6 +102,7 @@ impl NodeStatus {
             retries: metrics.retries.get(),
             watermark: real.map(|w| w.to_string()),
             watermark_lag_seconds: real.map(|w| (Timestamp::now().0 - w.0) as f64 / 1e6),
+            source_lag_seconds: metrics.counters.lag(),
             queued: metrics.queued.get(),
             counts: metrics.counters.all(),
         }

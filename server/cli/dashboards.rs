@@ -11,7 +11,7 @@ use millstream_engine::plan::Plan;
 use millstream_operators::aws::{self, AwsOptions};
 use serde_json::{Value, json};
 
-use crate::cli::{Exit, Which};
+use crate::cli::{Exit, Which, namespace};
 use crate::monitor::alarms::{self, Alarm, Limits};
 use crate::monitor::{dashboard, operations};
 use crate::pipelines;
@@ -32,13 +32,13 @@ pub struct Wanted {
     which: Which,
     /// The namespace that `millstream run --cloudwatch-metrics` publishes to; without it there are the
     /// dashboards of the cloudwatch sinks only
-    #[arg(long, value_name = "NAMESPACE", env = "MILLSTREAM_CLOUDWATCH_METRICS")]
+    #[arg(long, value_name = "NAMESPACE", env = "MILLSTREAM_CLOUDWATCH_METRICS", value_parser = namespace)]
     cloudwatch_metrics: Option<String>,
     /// The SNS topic that alarms notify; without it there are no alarms
     #[arg(long, value_name = "ARN", env = "MILLSTREAM_ALARM_TOPIC", requires = "cloudwatch_metrics",
           value_parser = topic)]
     alarm_topic: Option<String>,
-    /// Alarm when a source's watermark is further behind
+    /// Alarm when a source is further behind: its watermark, or what it reads
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     max_lag: Duration,
     /// Alarm when a source takes more rows per second
@@ -122,7 +122,7 @@ fn make(wanted: &Wanted, plans: &[Arc<Plan>], region: &str) -> anyhow::Result<Ma
 impl Wanted {
     fn limits(&self) -> Limits {
         Limits {
-            watermark_lag: self.max_lag,
+            lag: self.max_lag,
             rows_per_second: self.max_rows_per_second,
             requests_per_second: self.max_requests_per_second,
             bytes_per_second: self.max_bytes_per_second,

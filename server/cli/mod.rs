@@ -3,6 +3,7 @@
 mod check;
 mod dashboards;
 mod explain;
+mod health;
 mod log;
 pub mod preview;
 mod run;
@@ -100,6 +101,8 @@ enum Command {
     /// The CloudWatch dashboards and alarms of pipelines
     #[command(subcommand)]
     Dashboards(dashboards::Dashboards),
+    /// Ask the process at --admin whether its pipelines run: 0 if they do, else 1
+    Health,
     /// Write schemas
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -139,9 +142,18 @@ impl Cli {
             Command::Test(which) => test::run(&self.global, &which),
             Command::Preview(preview) => preview::run(&self.global, &preview),
             Command::Dashboards(what) => dashboards::run(&what),
+            Command::Health => health::run(&self.global),
             Command::Schema(schema) => schema::run(&schema),
             Command::Log(log) => log::run(&log),
         }
+    }
+}
+
+/// Reads the name of a CloudWatch namespace.
+fn namespace(text: &str) -> Result<String, String> {
+    match (1..=255).contains(&text.len()) && !text.starts_with("AWS/") {
+        true => Ok(text.into()),
+        false => Err("not a namespace of ours; write 1 to 255 characters not starting with AWS/".into()),
     }
 }
 
@@ -204,6 +216,7 @@ mod tests {
             &["preview", "a.toml", "--input", "rows.jsonl"],
             &["preview", "a.toml", "--format", "ndjson"],
             &["log", "verify"],
+            &["run", "--cloudwatch-metrics", "AWS/Millstream"],
             &["dashboards"],
             &["dashboards", "push", "--alarm-topic", "arn:aws:sns:r:1:t"],
             &[

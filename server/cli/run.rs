@@ -6,7 +6,7 @@ use clap::Args;
 use millstream_engine::checkpoint::changes::ALL;
 use millstream_engine::plan::Plan;
 
-use crate::cli::{Exit, Global, Which};
+use crate::cli::{Exit, Global, Which, namespace};
 use crate::lock::DataDir;
 use crate::pipelines;
 use crate::service::{self, Service};
@@ -27,7 +27,7 @@ pub struct Run {
     pub checkpoint: Option<String>,
     /// Publish what the process counts to CloudWatch once a minute, into this namespace, for the operations
     /// dashboard and the alarms of `millstream dashboards`
-    #[arg(long, value_name = "NAMESPACE", env = "MILLSTREAM_CLOUDWATCH_METRICS")]
+    #[arg(long, value_name = "NAMESPACE", env = "MILLSTREAM_CLOUDWATCH_METRICS", value_parser = namespace)]
     pub cloudwatch_metrics: Option<String>,
 }
 

@@ -15,7 +15,7 @@ use millstream_operators::aws;
 use serde_json::{Value, json};
 
 use super::operations::refusing;
-use super::{HTTP, Metric, Of, PERIOD};
+use super::{HTTP, Metric, Of, PERIOD, of_source};
 
 /// So many checkpoints missed in a row are no hiccup.
 const CHECKPOINTS_MISSED: u32 = 10;
@@ -24,8 +24,8 @@ const CHECKPOINT_AGE: Duration = Duration::from_secs(300);
 
 /// From where on somebody is told.
 pub struct Limits {
-    /// How far a source's watermark may be behind the wall clock.
-    pub watermark_lag: Duration,
+    /// How far a source may be behind: its watermark behind the wall clock, what it reads behind the newest there is.
+    pub lag: Duration,
     /// Rows per second that one source may take.
     pub rows_per_second: Option<f64>,
     /// Requests per second that the process may take.
@@ -57,9 +57,16 @@ pub fn of(plan: &Plan, limits: &Limits) -> Vec<Alarm> {
         alarms.push(counted(&of, Metric::RowsInvalid, "input that cannot become rows"));
         alarms.push(Alarm {
             statistic: Statistic::Maximum,
-            threshold: limits.watermark_lag.as_secs_f64(),
+            threshold: limits.lag.as_secs_f64(),
             ..counted(&of, Metric::WatermarkLag, "its watermark is far behind")
         });
+        if of_source(&source.kind).contains(&Metric::SourceLag) {
+            alarms.push(Alarm {
+                statistic: Statistic::Maximum,
+                threshold: limits.lag.as_secs_f64(),
+                ..counted(&of, Metric::SourceLag, "it reads far behind the newest there is")
+            });
+        }
         alarms.extend(
             limits
                 .rows_per_second

@@ -45,6 +45,8 @@ pub enum Metric {
     QueuedMessages,
     /// Size of a source's log.
     LogBytes,
+    /// How far a source reads behind the newest there is.
+    SourceLag,
     /// Restarts of a pipeline after a failure.
     Restarts,
     /// Checkpoints completed.
@@ -93,6 +95,15 @@ pub fn of_node(kind: &str) -> &'static [Metric] {
     }
 }
 
+/// What sources of a type publish besides.
+pub fn of_source(kind: &str) -> &'static [Metric] {
+    match kind {
+        HTTP => &[LogBytes],
+        "kinesis" => &[SourceLag],
+        _ => &[],
+    }
+}
+
 impl Metric {
     /// Its name in CloudWatch.
     pub fn name(self) -> String {
@@ -102,7 +113,7 @@ impl Metric {
     /// Its unit.
     pub fn unit(self) -> StandardUnit {
         match self {
-            WatermarkLag | CheckpointSeconds | CheckpointAge => StandardUnit::Seconds,
+            WatermarkLag | SourceLag | CheckpointSeconds | CheckpointAge => StandardUnit::Seconds,
             LogBytes | RequestBytes => StandardUnit::Bytes,
             AnswerTime => StandardUnit::Milliseconds,
             Running => StandardUnit::None,
@@ -114,7 +125,9 @@ impl Metric {
     pub fn statistic(self) -> &'static str {
         match self {
             Running => "Minimum",
-            WatermarkLag | QueuedMessages | LogBytes | CheckpointSeconds | CheckpointAge => "Maximum",
+            WatermarkLag | SourceLag | QueuedMessages | LogBytes | CheckpointSeconds | CheckpointAge => {
+                "Maximum"
+            }
             AnswerTime => "p95",
             _ => "Sum",
         }

@@ -1,10 +1,10 @@
 //! The operations dashboard: how a pipeline is doing, from what its process publishes.
 
-use millstream_engine::plan::{Plan, rejected};
+use millstream_engine::plan::{Plan, SourceNode, rejected};
 use serde_json::{Value, json};
 
 use super::dashboard::{Board, camel, graph};
-use super::{HTTP, Metric, Of, PERIOD, nodes, of_node};
+use super::{HTTP, Metric, Of, PERIOD, nodes, of_node, of_source};
 
 /// Name and body.
 pub fn dashboard(plan: &Plan, namespace: &str, region: &str) -> (String, Value) {
@@ -63,12 +63,16 @@ impl Operations<'_> {
             self.lines_of("Invalid rows", Metric::RowsInvalid, &["source"]),
             self.lines_of("Watermark lag (s)", Metric::WatermarkLag, &["source"]),
         ];
-        let logs = self.plan.sources.iter().filter(|s| s.kind == HTTP);
-        let logs: Vec<Value> = logs
-            .map(|s| self.line(&format!("source.{}", s.name), Metric::LogBytes))
-            .collect();
-        if !logs.is_empty() {
-            graphs.push(self.graph("Log (bytes)", logs));
+        for (title, metric) in [
+            ("Behind the newest (s)", Metric::SourceLag),
+            ("Log (bytes)", Metric::LogBytes),
+        ] {
+            let having = |s: &&SourceNode| of_source(&s.kind).contains(&metric);
+            let sources = self.plan.sources.iter().filter(having);
+            let lines: Vec<Value> = sources
+                .map(|s| self.line(&format!("source.{}", s.name), metric))
+                .collect();
+            graphs.extend((!lines.is_empty()).then(|| self.graph(title, lines)));
         }
         self.section("Sources", graphs);
     }

@@ -22,7 +22,7 @@ use millstream_operators::sources::http::{Ingest, IngestStats};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{HTTP, Metric, OF_INGEST, OF_PIPELINE, Of, PERIOD, of_node};
+use super::{Metric, OF_INGEST, OF_PIPELINE, Of, PERIOD, of_node, of_source};
 
 /// Datapoints of one request: the limit of PutMetricData.
 const REQUEST_POINTS: usize = 1000;
@@ -131,12 +131,18 @@ impl Publisher {
             let plan = pipeline.plan().clone();
             for node in pipeline.nodes() {
                 let of = Of::Node(plan.name.clone(), node.node.clone());
-                for metric in of_node(&node.kind) {
+                let source = plan
+                    .sources
+                    .iter()
+                    .find(|s| format!("source.{}", s.name) == node.node);
+                let of_type = source.map_or(&[][..], |s| of_source(&s.kind));
+                for metric in of_node(&node.kind).iter().chain(of_type) {
                     let value = self.of_node(&of, *metric, &node);
                     data.extend(value.map(|v| datum(&of, *metric, at).value(v).build()));
                 }
             }
-            for source in plan.sources.iter().filter(|s| s.kind == HTTP) {
+            let logging = |s: &&SourceNode| of_source(&s.kind).contains(&Metric::LogBytes);
+            for source in plan.sources.iter().filter(logging) {
                 let bytes = log_bytes(&self.watched.data_dir, &plan.name, source).await;
                 let of = Of::Node(plan.name.clone(), format!("source.{}", source.name));
                 data.push(datum(&of, Metric::LogBytes, at).value(bytes as f64).build());
@@ -158,6 +164,7 @@ impl Publisher {
             Metric::RowsRejected => node.rows_rejected,
             Metric::Retries => node.retries,
             Metric::WatermarkLag => return node.watermark_lag_seconds.map(|lag| lag.max(0.0)),
+            Metric::SourceLag => return node.source_lag_seconds,
             Metric::QueuedMessages => return Some(node.queued.max(0) as f64),
             _ => return None,
         };

@@ -2,6 +2,7 @@
 
     python catalog.py database NAME            creates a database
     python catalog.py show DATABASE TABLE      prints columns, keys, parameters and partitions
+    python catalog.py files s3://BUCKET/PREFIX prints how many files are there
     python catalog.py read DATABASE TABLE      reads the files that the catalog leads to, with pyarrow and with duckdb, and
                                                prints {"pyarrow": [row, …], "duckdb": [row, …]}, each row {column: text}
 """
@@ -101,6 +102,10 @@ def files(location):
             yield key, s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
+def count(location):
+    return sum(1 for _ in files(location))
+
+
 def by_pyarrow(content, columns):
     table = parquet.read_table(io.BytesIO(content))
     found = {name.lower(): table.column(name) for name in table.column_names}
@@ -131,4 +136,4 @@ def ordered(rows):
 
 
 what, *args = sys.argv[1:]
-print(json.dumps({"database": database, "show": show, "read": read}[what](*args)))
+print(json.dumps({"database": database, "show": show, "read": read, "files": count}[what](*args)))

@@ -155,6 +155,58 @@ fn what_the_catalog_says_is_enough_to_read_every_row_once() {
     );
 }
 
+/// Each adds its own column, whoever is first.
+#[test]
+fn two_pipelines_that_write_one_table_show_the_columns_of_both() {
+    let aws = Aws::start();
+    python_json("bucket.py", &["lake"], &aws.env);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    std::fs::create_dir(dir.path().join("both")).expect("a writable directory");
+    for column in ["a", "b"] {
+        let text = format!(
+            r#"
+name = "{column}"
+[source.rows]
+type = "http"
+path = "/{column}"
+event_time = "occurred_at"
+[source.rows.columns]
+occurred_at = "timestamp not null"
+{column} = "bigint"
+[sink.lake]
+type = "parquet"
+input = "rows"
+path = "s3://lake/both"
+partition_by = []
+catalog = "glue"
+database = "ads"
+create_database = true
+"#
+        );
+        std::fs::write(dir.path().join(format!("both/{column}.toml")), text).expect("a writable directory");
+    }
+    let mut launch = launch(dir.path(), &aws, &aws.endpoint);
+    launch.pipeline = "both";
+    let it = Millstream::start(&launch);
+    for (column, row) in [("a", json!({ "a": 1 })), ("b", json!({ "b": 2 }))] {
+        let mut row = row;
+        row["occurred_at"] = json!("2026-01-01T00:00:00Z");
+        let (status, answer) = post(&it.ingest, &format!("/{column}"), &row.to_string());
+        assert_eq!(status, 200, "{answer}");
+    }
+    assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
+    let show = python_json("catalog.py", &["show", "ads", "both"], &aws.env);
+    let columns = show["columns"].as_array().expect("a list");
+    assert_eq!(columns.len(), 3, "{show}");
+    for column in ["a", "b"] {
+        assert!(columns.contains(&json!([column, "bigint"])), "{show}");
+    }
+    assert_eq!(show["partitions"], json!([]));
+    let all = [show["location"].as_str().expect("a place")];
+    let rows = python_json("catalog.py", &[&["files"][..], &all[..]].concat(), &aws.env);
+    assert_eq!(rows, json!(2), "files in {all:?}");
+}
+
 fn a_type_that_older_files_do_not_have_is_refused(dir: &Path, aws: &Aws) {
     write(dir, UNREADABLE);
     let said = refused(dir, aws);

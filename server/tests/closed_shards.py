@@ -2,7 +2,8 @@
 
 ministack drops a shard when it is split or merged, with all that was not read of it. Here it stays, as on AWS:
 listed, with an ending sequence number; readable to its end, where GetRecords gives no further iterator but names the
-child shards. (SubscribeToShard of ministack ends only when a shard is dropped, so it is not for this one.)
+child shards. And GetRecords gives few records at a time, so that there is more to read behind them.
+(SubscribeToShard of ministack ends only when a shard is dropped, so it is not for this one.)
 
     python closed_shards.py         takes the environment of ministack
 """
@@ -11,6 +12,9 @@ import json
 
 from ministack import app
 from ministack.services import kinesis
+
+# In one answer of GetRecords.
+RECORDS_PER_READ = 20
 
 
 class Shards(dict):
@@ -50,7 +54,7 @@ def shard_out(shard_id, shard, original=kinesis._shard_out):
 
 
 def get_records(data, original=kinesis._get_records):
-    status, headers, body = original(data)
+    status, headers, body = original(data | {"Limit": RECORDS_PER_READ})
     if status != 200:
         return status, headers, body
     answer = json.loads(body)

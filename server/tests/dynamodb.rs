@@ -193,6 +193,72 @@ fn rows_that_cannot_be_items_are_refused_alone() {
     assert_eq!(items[1]["price"], json!({ "N": "0.1" }));
 }
 
+/// `pipelines/traffic.toml`: an item per ad and day, however often the day's windows fire.
+#[test]
+fn the_traffic_pipeline_keeps_an_item_per_ad_and_day() {
+    let aws = Aws::start();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let text = std::fs::read_to_string(support::root().join("pipelines/traffic.toml")).expect("a pipeline");
+    let quick = "[checkpoint]\ninterval = \"1s\"\n\n[source.impressions]";
+    let text = text.replacen("[source.impressions]", quick, 1);
+    let text = text.replace("idle_after = \"10s\"", "idle_after = \"2s\"");
+    // A machine that is busy may take longer than that to send the rows.
+    let late = "step = \"1h\"\nallowed_lateness = \"3d\"\non_late = \"update\"";
+    let text = text.replace("step = \"1h\"", late);
+    let file = dir.path().join("traffic.toml");
+    std::fs::write(&file, text).expect("a writable directory");
+    let pipeline = file.display().to_string();
+    let mut launch = launch(dir.path(), &pipeline, &aws, &aws.endpoint);
+    launch.env.push(("TRAFFIC_TABLE".into(), "of_ads".into()));
+    let it = Millstream::start(&launch);
+    let day = now_seconds() / 86_400 * 86_400 - 86_400;
+    // Three impressions and a click on each ad, but for ad 7, which was not shown, and ad 8, which was in its place.
+    for (stream, id, count) in [("impressions", "impression_id", 30), ("clicks", "click_id", 10)] {
+        let rows = (0..count).map(|n| {
+            let ad = if stream == "clicks" {
+                n % 10
+            } else {
+                n % 10 + i64::from(n % 10 == 7)
+            };
+            json!({ "impression_id": format!("i{n}"), id: format!("{n}"), "ad_id": format!("ad-{ad}"),
+                "occurred_at": utc(day + n * 2_000) })
+        });
+        let body = json!({ stream: rows.collect::<Vec<_>>() });
+        let (status, answer) = post(&it.ingest, &format!("/advertising/{stream}"), &body.to_string());
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.starts_with(r#"{"failed_count":0"#), "{answer}");
+    }
+    let expect: BTreeMap<String, [String; 3]> = (0..10)
+        .map(|ad| {
+            let impressions = match ad {
+                7 => 0,
+                8 => 6,
+                _ => 3,
+            };
+            let day = utc(day)[..10].to_string();
+            (format!("ad-{ad}"), [day, impressions.to_string(), "1".into()])
+        })
+        .collect();
+    it.wait_for("the day's last hour", || traffic(&aws) == expect);
+    assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
+    assert_eq!(traffic(&aws), expect);
+}
+
+/// Day, impressions and clicks of every ad.
+fn traffic(aws: &Aws) -> BTreeMap<String, [String; 3]> {
+    let items = python_json("dynamodb.py", &["scan", "of_ads"], &aws.env);
+    let text = |item: &Value, name: &str, of: &str| item[name][of].as_str().unwrap_or_default().to_string();
+    let items = items.as_array().expect("a list of items").iter();
+    let items = items.map(|item| {
+        let values = [("day", "S"), ("impressions", "N"), ("clicks", "N")];
+        (
+            text(item, "ad_id", "S"),
+            values.map(|(name, of)| text(item, name, of)),
+        )
+    });
+    items.collect()
+}
+
 /// A table may ask for more than its key says: here, that a price is text.
 #[test]
 fn an_item_that_the_table_refuses_is_refused_alone() {

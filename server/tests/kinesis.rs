@@ -73,15 +73,15 @@ fn a_throttled_stream_that_is_resharded_is_counted_once_through_a_kill() {
     assert_eq!(site.published(&[0, 1, 2]), [[400, 100], [400, 0], [100, 50]]);
 }
 
-/// An enhanced fan-out consumer that begins with what arrives, is killed, and finds its shard split. This emulator
-/// drops the shard that is split, so all of it has been read and checkpointed by then.
+/// An enhanced fan-out consumer that begins with what arrives, subscribes again and again, is killed, and finds its
+/// shard split. This emulator drops the shard that is split, so all of it has been read and checkpointed by then.
 #[test]
 fn a_consumer_that_begins_at_the_latest_counts_each_row_once_through_a_kill() {
     let latest = (
         "start = \"trim_horizon\"",
         "start = \"latest\"\nconsumer = \"millstream\"",
     );
-    let mut site = Site::new(Aws::start(), 1, &[latest]);
+    let mut site = Site::new(Aws::start_by("brief_subscriptions.py"), 1, &[latest]);
     site.put("impressions", 50, 0);
     site.sent.clear();
 
@@ -89,8 +89,7 @@ fn a_consumer_that_begins_at_the_latest_counts_each_row_once_through_a_kill() {
     site.put("impressions", 100, 0);
     site.put("clicks", 10, 0);
     site.wait_until_read(&it, 100, 10);
-    let epoch = checkpoint(&it);
-    it.wait_for("two checkpoints", || checkpoint(&it) >= epoch + 2);
+    wait_for_a_checkpoint(&it);
     site.kinesis(&["split", "impressions"]);
     site.put("impressions", 100, 1);
     it.wait_for("the new shards to be read", || {
@@ -101,6 +100,22 @@ fn a_consumer_that_begins_at_the_latest_counts_each_row_once_through_a_kill() {
     let it = site.start();
     site.finish(it, 1);
     assert_eq!(site.published(&[0, 1]), [[100, 10], [160, 0]]);
+}
+
+/// As a shard whose retention is over: what followed it is read, and that it was lost is said.
+#[test]
+fn a_shard_that_the_stream_has_dropped_is_passed_over() {
+    let mut site = Site::new(Aws::start(), 1, &[]);
+    site.put("impressions", 30, 0);
+    let it = site.start();
+    site.wait_until_read(&it, 30, 0);
+    wait_for_a_checkpoint(&it);
+    site.kinesis(&["split", "impressions"]);
+    site.put("impressions", 30, 1);
+    site.wait_until_read(&it, 60, 0);
+    assert_eq!(source(&it, "impressions")["counts"]["shards_gone"], 1);
+    site.finish(it, 1);
+    assert_eq!(site.published(&[0, 1]), [[30, 0], [30, 0]]);
 }
 
 fn check_invalid(kept: &[Value]) {
@@ -254,6 +269,12 @@ fn key(stream: &str) -> &'static str {
 
 fn source(it: &Millstream, stream: &str) -> Value {
     it.node(PIPELINE, &format!("source.{stream}"))
+}
+
+/// Waits for one that began after this.
+fn wait_for_a_checkpoint(it: &Millstream) {
+    let epoch = checkpoint(it);
+    it.wait_for("two checkpoints", || checkpoint(it) >= epoch + 2);
 }
 
 fn checkpoint(it: &Millstream) -> u64 {

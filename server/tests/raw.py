@@ -58,6 +58,10 @@ def deliver(bucket):
     here = [f"cut-{n}" for n in range(100)]
     put(bucket, impressions(OBJECTS), gzip.compress(lines(here[:50])) + gzip.compress(lines(here[50:]))[:12])
     ids += here[:50]
+    # Of several megabytes, and not packed: reading can go on in the middle.
+    here = [f"plain-{n}" for n in range(40_000)]
+    put(bucket, "data/raw/ad/impressions/2026/plain", lines(here))
+    ids += here
     bad = b'{"impression_id": 7}\n' + lines(["after-bad"])
     put(bucket, impressions(OBJECTS + 1), gzip.compress(bad))
     ids.append("after-bad")

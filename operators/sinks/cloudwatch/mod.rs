@@ -253,6 +253,14 @@ impl CloudwatchSink {
         if !data.is_empty() {
             self.put(data).await?;
         }
+        if old > 0 {
+            let sink = &self.cx.name;
+            tracing::warn!(
+                sink,
+                old,
+                "datapoints became two weeks old before CloudWatch took them"
+            );
+        }
         let counters = &self.cx.counters;
         for (what, count) in [
             ("points_sent", sent),

@@ -1,5 +1,6 @@
 //! Rows → datapoints as a table of cases, and how datapoints are cut into requests.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -7,6 +8,7 @@ use arrow::array::{
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema};
+use aws_sdk_cloudwatch::config::{BehaviorVersion, Credentials, Region};
 use millstream_engine::metrics::Counters;
 use millstream_engine::time::timestamp_type;
 use serde_json::{Value as Json, json};
@@ -341,5 +343,116 @@ fn lists_become_datapoints() {
         Some(&one),
         Some(&[Some(1.0), Some(1.0)]),
         Err(Refusal::Inconsistent),
+    );
+}
+
+/// The largest request there is: compressed, and no larger than it is taken for.
+#[tokio::test]
+async fn a_large_request_is_compressed_and_within_the_estimate() {
+    let values: Vec<f64> = (0..150).map(|n| 1.0 / f64::from(n + 3)).collect();
+    let point = |number: usize| Point {
+        metric: format!("Latency{number}"),
+        unit: "Milliseconds".into(),
+        at: Timestamp::now(),
+        dimensions: vec![("Ad".into(), format!("a{number}"))],
+        value: Value::Distribution {
+            values: values.clone(),
+            counts: values.clone(),
+        },
+    };
+    let points: Vec<Point> = (0..100).map(point).collect();
+    let points = points[..request_length(&points)].to_vec();
+    let estimate: usize = points.iter().map(Point::request_bytes).sum();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = client(&format!("http://{}", listener.local_addr().unwrap()));
+    let service = std::thread::spawn(move || one_request(&listener));
+    let dir = tempfile::tempdir().unwrap();
+    let options = json!({ "namespace": "Test", "metrics": [{ "name": "X", "value": "x" }] });
+    let cx = test_context(batch(&[]).schema(), dir.path(), options);
+    let mapping = Mapping::new(&cx, &millstream_engine::source::options(&cx.options).unwrap()).unwrap();
+    let sink = CloudwatchSink {
+        client,
+        namespace: "Test".into(),
+        high_resolution: false,
+        settle: Duration::ZERO,
+        mapping,
+        points: Vec::new(),
+        size: 0,
+        rejected: RejectedRows::new(&cx),
+        outbox: Vec::new(),
+        marker: Marker::new(dir.path().into()),
+        fresh: false,
+        last: false,
+        cx,
+    };
+    assert!(sink.send(&points).await.is_ok());
+    let (head, body) = service.join().unwrap();
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&body[..])
+        .read_to_end(&mut plain)
+        .unwrap();
+    assert!(
+        plain.len() <= estimate && plain.len() > estimate / 8,
+        "{} bytes, {} compressed, taken for {estimate}",
+        plain.len(),
+        body.len()
+    );
+}
+
+fn client(endpoint: &str) -> Client {
+    let config = Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+        .endpoint_url(endpoint);
+    Client::from_conf(config.build())
+}
+
+/// Takes one request and answers as CloudWatch does; gives its head, in small letters, and its body.
+fn one_request(listener: &std::net::TcpListener) -> (String, Vec<u8>) {
+    let mut socket = BufReader::new(listener.accept().unwrap().0);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(socket.read_line(&mut head).unwrap() > 0, "{head}");
+    }
+    let head = head.to_lowercase();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |n| n.parse().unwrap())];
+    socket.read_exact(&mut body).unwrap();
+    while length.is_none() {
+        let mut size = String::new();
+        socket.read_line(&mut size).unwrap();
+        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        let from = body.len();
+        body.resize(from + size + 2, 0);
+        socket.read_exact(&mut body[from..]).unwrap();
+        body.truncate(from + size);
+        if size == 0 {
+            break;
+        }
+    }
+    let answer = "HTTP/1.1 200 OK\r\nsmithy-protocol: rpc-v2-cbor\r\ncontent-type: application/cbor\r\n\
+                  content-length: 1\r\n\r\n\u{0}";
+    let mut answer = answer.as_bytes().to_vec();
+    *answer.last_mut().unwrap() = 0xa0;
+    socket.get_mut().write_all(&answer).unwrap();
+    (head, body)
+}
+
+/// A promise is read as it was written, and as earlier versions wrote it.
+#[test]
+fn promises_are_read_back() {
+    let old = json!([{ "epoch": 3, "made": 7, "points": [{ "m": "X", "u": "Count", "t": 7, "d": [["Ad", "\"a\""]], "v": 0.5 }] }]);
+    let read: Vec<Prepared> = serde_json::from_value(old).unwrap();
+    let written = promise(&read).unwrap();
+    assert!(written.0[0]["points"].is_string(), "{written:?}");
+    let again: Vec<Prepared> = serde_json::from_value(written.0).unwrap();
+    assert_eq!((again[0].id, &again[0].points), (read[0].id, &read[0].points));
+    assert_eq!(
+        again[0].points[0].dimensions,
+        [("Ad".to_owned(), "\"a\"".to_owned())]
     );
 }

@@ -36,7 +36,7 @@ pub(super) struct Item {
     rank: Rank,
 }
 
-/// Of two rows with one key, that of the greater rank is newer.
+/// Of two rows with one key, that of the greater rank is newer; of equal ranks, the later row.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Rank(Option<Version>, Option<i64>);
 
@@ -170,7 +170,8 @@ impl Mapping {
             _ => None,
         };
         let revision = match attribute(self.revision) {
-            Some(AttributeValue::N(number)) => number.parse().ok(),
+            // Of one window: those of different ones say nothing about which is newer.
+            Some(AttributeValue::N(number)) if version.is_some() => number.parse().ok(),
             _ => None,
         };
         Ok(Rank(version, revision))

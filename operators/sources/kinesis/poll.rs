@@ -68,11 +68,11 @@ impl Poll {
         }
         let got = call.got?;
         let behind = millis(got.millis_behind_latest.unwrap_or_default());
-        if !behind.is_zero() && self.iterator.is_some() {
+        let closed = self.iterator.is_none();
+        if !behind.is_zero() && !closed {
             self.begin(shared, shard, position);
         }
         let children = got.child_shards.unwrap_or_default();
-        let closed = self.iterator.is_none();
         Ok(Read {
             behind,
             records: got.records.into_iter().map(Into::into).collect(),

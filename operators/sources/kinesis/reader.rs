@@ -172,9 +172,3 @@ impl Reader {
         self.end(Vec::new())
     }
 }
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.shared.lag.ends(&self.shard);
-    }
-}

@@ -30,6 +30,10 @@ use super::stream::Stream;
 /// How often to look for shards that no end of another one announced: there should be none.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+/// Shards are listed that were open this much before reading begins: Kinesis refuses a time that lies ahead by its
+/// clock, and ours may be fast. Those that had closed by then have nothing to read and end at once.
+const EARLIER: Duration = Duration::from_secs(3_600);
+
 /// Answers of GetRecords that are on their way or being decoded. Each may have 10 MiB.
 const READS_AT_ONCE: usize = 32;
 
@@ -110,7 +114,7 @@ impl Source for KinesisSource {
         let read = read.collect::<Result<BTreeMap<_, _>>>()?;
         let start = self.start(!read.is_empty())?;
         let since = match start {
-            Position::At(at) => Some(at),
+            Position::At(at) => Some(at.minus(EARLIER)),
             _ => None,
         };
         let mut shards = self.shared.stream.shards(since).await?;
@@ -161,5 +165,70 @@ impl Shared {
     fn children(&self) -> std::sync::MutexGuard<'_, Vec<Shard>> {
         let children = self.children.lock();
         children.expect("nothing panics while it holds the children")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Schema;
+    use serde_json::json;
+
+    use super::*;
+
+    fn source(data_dir: PathBuf, start: Start) -> KinesisSource {
+        let cx = SourceContext {
+            pipeline: "p".into(),
+            name: "s".into(),
+            schema: Arc::new(Schema::empty()),
+            event_time: 0,
+            options: json!({}),
+            data_dir,
+            stop: CancellationToken::new(),
+            counters: Counters::detached(),
+        };
+        let options = serde_json::from_value(json!({"stream": "clicks"})).unwrap();
+        KinesisSource::new(options, start, ShardLimits::KINESIS, cx)
+    }
+
+    #[test]
+    fn latest_is_the_same_moment_at_every_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("sources/s");
+        let latest = || source(place.clone(), Start::Latest);
+        let before = Timestamp::now();
+        let Position::At(first) = latest().start(false).unwrap() else {
+            panic!("latest is a time");
+        };
+        assert!(before <= first && first <= Timestamp::now());
+        // Whether or not there was a checkpoint by then.
+        assert_eq!(latest().start(false).unwrap(), Position::At(first));
+        assert_eq!(latest().start(true).unwrap(), Position::At(first));
+        std::fs::remove_dir_all(&place).unwrap();
+        assert_eq!(latest().start(true).unwrap(), Position::TrimHorizon);
+        let begun = source(place, Start::At(Timestamp(7)));
+        assert_eq!(begun.start(true).unwrap(), Position::At(Timestamp(7)));
+    }
+
+    #[test]
+    fn children_are_known_until_they_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let shared = source(dir.path().into(), Start::TrimHorizon).shared;
+        let shard = |id: &str, parents: &[&str]| Shard {
+            id: id.into(),
+            parents: parents.iter().map(|p| p.to_string()).collect(),
+        };
+        let known = |listed: &[Shard], read: &[&str]| {
+            let read = read.iter().map(|id| (id.to_string(), Position::End)).collect();
+            let mut all = listed.to_vec();
+            shared.add_children(&mut all, &read);
+            all.into_iter().map(|shard| shard.id).collect::<Vec<_>>()
+        };
+        let merged = shard("m", &["a", "b"]);
+        shared.born(vec![merged.clone()]);
+        shared.born(vec![merged.clone()]);
+        assert_eq!(known(&[shard("a", &[])], &["a", "b"]), ["a", "m"]);
+        assert_eq!(known(std::slice::from_ref(&merged), &["a", "b"]), ["m"]);
+        // It was listed; if it is not any more, its reader finds out why.
+        assert_eq!(known(&[], &["a", "b"]), [""; 0]);
     }
 }

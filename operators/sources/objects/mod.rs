@@ -21,6 +21,7 @@ mod names;
 mod notices;
 mod options;
 mod progress;
+mod ranges;
 mod rows;
 mod source;
 mod store;

@@ -10,6 +10,7 @@ use ::parquet::arrow::ParquetRecordBatchStreamBuilder;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
+use millstream_engine::metrics::Counters;
 use millstream_engine::source::SourceBatch;
 use millstream_engine::{Error, ErrorClass, Result};
 use tokio::sync::mpsc;
@@ -39,6 +40,7 @@ pub(super) struct Job {
     pub records: Option<String>,
     pub object: Object,
     pub at: At,
+    pub counters: Counters,
 }
 
 /// Where batches go; closed when nobody wants them any more.
@@ -100,10 +102,12 @@ impl Job {
     /// The last batch: nothing more, or why nothing more can be read.
     fn end(&self, damage: Option<(u64, &Error)>) -> Result<SourceBatch> {
         let mut invalid = InvalidRows::default();
+        self.counters.add("objects_ended", 1);
         if let Some((line, e)) = damage {
             let origin = self.origin(line + 1);
             tracing::warn!(origin, error = %e, "the rest of an object cannot be read");
             let reason = format!("unreadable: {e}");
+            self.counters.add("objects_damaged", 1);
             invalid.push(self.object.modified, &origin, &reason, b"");
         }
         Ok(SourceBatch {

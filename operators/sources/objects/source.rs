@@ -10,6 +10,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use millstream_engine::metrics::Counters;
 use millstream_engine::source::{
     Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
 };
@@ -48,6 +49,7 @@ struct Shared {
     format: Option<Format>,
     records: Option<String>,
     at_once: Arc<Semaphore>,
+    counters: Counters,
     stop: CancellationToken,
 }
 
@@ -73,6 +75,7 @@ impl ObjectSource {
                 format: settings.format,
                 records: settings.records,
                 at_once: Arc::new(Semaphore::new(cores * AT_ONCE_PER_CORE)),
+                counters: cx.counters,
                 stop: cx.stop,
             }),
             notices,
@@ -137,6 +140,7 @@ impl Reading {
             records: shared.records.clone(),
             object: Object::of(partition, &progress)?,
             at: progress.at,
+            counters: shared.counters.clone(),
         };
         Ok(Reading {
             job: (progress.at != At::End).then_some(job),

@@ -17,14 +17,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::names::{Selection, is_visible};
 use super::progress::Object;
+use super::ranges::Ranges;
 use crate::aws::{self, AwsOptions};
 
 /// Files in a directory that is read, at most: each is remembered, in every checkpoint, as long as it is there.
@@ -57,7 +55,7 @@ impl Failure {
         self.lock().take().unwrap_or(other)
     }
 
-    fn set(&self, e: Error) {
+    pub fn set(&self, e: Error) {
         self.lock().get_or_insert(e);
     }
 
@@ -181,15 +179,12 @@ impl Store {
     ) -> Result<Box<dyn AsyncFileReader>> {
         Ok(match self.as_ref() {
             Store::Disk => Box::new(tokio::fs::File::from_std(open(object)?)),
-            Store::S3 { .. } => Box::new(Ranges {
-                store: Arc::clone(self),
-                object: object.clone(),
-                failure: failure.clone(),
-            }),
+            Store::S3 { .. } => Box::new(Ranges::new(self, object, failure)),
         })
     }
 
-    async fn get(&self, object: &Object, range: String) -> Result<ByteStream> {
+    /// Some bytes of an object in S3, which must still be the version that was found.
+    pub async fn get(&self, object: &Object, range: String) -> Result<ByteStream> {
         let Store::S3 { bucket, .. } = self else {
             return Err(Error::bug("a file is opened, not fetched"));
         };
@@ -286,48 +281,6 @@ fn failed(failure: &Failure, e: Error) -> io::Error {
     let text = e.to_string();
     failure.set(e);
     io::Error::other(text)
-}
-
-/// An object in S3 as the Parquet reader wants it.
-struct Ranges {
-    store: Arc<Store>,
-    object: Object,
-    failure: Failure,
-}
-
-impl AsyncFileReader for Ranges {
-    fn get_bytes(&mut self, range: std::ops::Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        async move {
-            let last = range.end.saturating_sub(1);
-            let got = async {
-                let body = self
-                    .store
-                    .get(&self.object, format!("bytes={}-{last}", range.start));
-                let body = body.await?.collect().await;
-                let url = self.store.url(&self.object.key);
-                body.map_err(|e| Error::retry(format!("reading {url}: {e}")))
-            };
-            let got = got.await.map_err(|e| {
-                let text = e.to_string();
-                self.failure.set(e);
-                ParquetError::General(text)
-            })?;
-            Ok(got.into_bytes())
-        }
-        .boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
-        async move {
-            let size = self.object.size;
-            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options);
-            Ok(Arc::new(reader.load_and_finish(self, size).await?))
-        }
-        .boxed()
-    }
 }
 
 /// Opens the file that was found, not another one that took its place.

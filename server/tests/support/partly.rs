@@ -10,8 +10,12 @@ const REFUSED: usize = 0;
 
 /// What a service answers a request with that goes over the throughput of a stream.
 pub fn throttled() -> String {
-    let body =
-        json!({"__type": "ProvisionedThroughputExceededException", "message": "slow down"}).to_string();
+    refused("ProvisionedThroughputExceededException")
+}
+
+/// The answer to what is refused with an error by this name.
+pub fn refused(error: &str) -> String {
+    let body = json!({"__type": error, "message": "slow down"}).to_string();
     let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.1\r\nconnection: close";
     format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }

@@ -27,6 +27,8 @@ pub enum Fate {
     Lost,
     /// It reaches the service, whose answer is withheld.
     Unanswered,
+    /// It gets half of its answer.
+    Cut,
     /// It gets its answer late.
     Slow,
     /// It is refused as going over a stream's throughput.
@@ -174,7 +176,7 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
         }
         Fate::Slow => pause(SLOW),
         Fate::Unread(error) if is_get_records(&request) => {
-            return client.get_mut().write_all(refusal_of_kinesis(error).as_bytes());
+            return client.get_mut().write_all(partly::refused(error).as_bytes());
         }
         // Until the client closes it.
         Fate::Silent => return client.read_to_end(&mut Vec::new()).map(drop),
@@ -184,11 +186,12 @@ fn serve(client: TcpStream, target: &str, fate: Fate, spoilt: &AtomicU64) -> std
                 return client.get_mut().write_all(&rest);
             }
         }
-        Fate::Lost | Fate::Unanswered | Fate::Good | Fate::Unread(_) => {}
+        Fate::Lost | Fate::Unanswered | Fate::Cut | Fate::Good | Fate::Unread(_) => {}
     }
     let answer = exchange(target, &request)?;
     match fate {
         Fate::Unanswered => Ok(()),
+        Fate::Cut => client.get_mut().write_all(&answer[..answer.len() / 2]),
         _ => client.get_mut().write_all(&answer),
     }
 }
@@ -229,17 +232,8 @@ fn is_get_records(request: &[u8]) -> bool {
     head.contains("Kinesis_20131202.GetRecords\r\n")
 }
 
-fn refusal_of_kinesis(error: &str) -> String {
-    let body = format!(r#"{{"__type":"{error}","message":"as the test wants it"}}"#);
-    let length = body.len();
-    format!(
-        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/x-amz-json-1.1\r\n\
-         content-length: {length}\r\nconnection: close\r\n\r\n{body}"
-    )
-}
-
 /// Head and body, the head asking to close the connection afterwards.
-fn read_message(from: &mut impl BufRead, is_request: bool) -> std::io::Result<Vec<u8>> {
+pub(super) fn read_message(from: &mut impl BufRead, is_request: bool) -> std::io::Result<Vec<u8>> {
     let mut message = Vec::new();
     let (mut line, mut length, mut chunked) = (String::new(), 0, false);
     while from.read_line(&mut line)? > 0 && line != "\r\n" {

@@ -87,7 +87,7 @@ impl Catalog {
             .filter(|directory| !self.known.contains(*directory))
             .collect();
         let is_new_year = |d: &&str| self.table.year(d).is_some_and(|year| !self.years.contains(&year));
-        if !self.ready || new.iter().any(|d| is_new_year(d)) {
+        if !self.ready || new.iter().any(is_new_year) {
             self.see_to_table(&new).await?;
         }
         if !self.table.is_partitioned() {
