@@ -10,10 +10,8 @@
 //! | `ROUNDS` | rounds of each (default 5) |
 //! | `MILLSTREAM_VENV` | where `ci/test` has installed ministack |
 
-use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
 use arrow::array::{AsArray, RecordBatch};
 use aws_sdk_dynamodb::Client;
@@ -22,7 +20,7 @@ use aws_sdk_dynamodb::types::{
     ScalarAttributeType, Select, WriteRequest,
 };
 use futures::StreamExt;
-use millstream_benches::impressions;
+use millstream_benches::{impressions, median, service};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{SinkConnector, SinkContext};
@@ -38,61 +36,10 @@ const PUTS_UNDER_WAY: usize = 64;
 const BATCH_ROWS: usize = 1_000;
 
 fn main() -> anyhow::Result<()> {
-    if std::env::var_os("AWS_ENDPOINT_URL").is_none() {
-        return with_emulator();
+    if !service::is_there() {
+        return service::with_emulator();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(measure())
-}
-
-/// Starts the emulator, and this program again in the environment that points at it.
-fn with_emulator() -> anyhow::Result<()> {
-    let ministack = venv().join("bin/ministack");
-    if !ministack.exists() {
-        println!(
-            "no emulator at {}; run ./ci/test, which installs it",
-            ministack.display()
-        );
-        return Ok(());
-    }
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut emulator = Command::new(ministack)
-        .env("BIND_HOST", "127.0.0.1")
-        .env("GATEWAY_PORT", port.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let measured = await_port(port).and_then(|()| {
-        Ok(Command::new(std::env::current_exe()?)
-            .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"))
-            .env("AWS_REGION", "us-east-1")
-            .env("AWS_ACCESS_KEY_ID", "test")
-            .env("AWS_SECRET_ACCESS_KEY", "test")
-            .status()?)
-    });
-    emulator.kill()?;
-    emulator.wait()?;
-    anyhow::ensure!(measured?.success(), "the measuring process failed");
-    Ok(())
-}
-
-fn venv() -> PathBuf {
-    let named = std::env::var_os("MILLSTREAM_VENV").map(PathBuf::from);
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    named.unwrap_or_else(|| home.join(".cache/millstream/venv"))
-}
-
-#[allow(clippy::disallowed_methods, reason = "no runtime runs yet")]
-fn await_port(port: u16) -> anyhow::Result<()> {
-    let started = Instant::now();
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        anyhow::ensure!(
-            started.elapsed() < Duration::from_secs(60),
-            "ministack does not answer"
-        );
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
+    tokio::runtime::Runtime::new()?.block_on(measure())
 }
 
 async fn measure() -> anyhow::Result<()> {
@@ -256,11 +203,6 @@ async fn count(client: &Client, table: &str) -> anyhow::Result<usize> {
         items += page?.count() as usize;
     }
     Ok(items)
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn variable(name: &str, otherwise: usize) -> anyhow::Result<usize> {

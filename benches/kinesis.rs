@@ -4,19 +4,17 @@
 //! `cargo bench --workspace --bench kinesis`; without AWS_ENDPOINT_URL it starts the emulator of the tests
 //! (MILLSTREAM_VENV, default: where `ci/test` installs it) and ends it.
 
-use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use futures::StreamExt;
-use millstream_benches::{lines, schema};
+use millstream_benches::{lines, schema, service};
 use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offsets, SourceConnector, SourceContext};
 use millstream_operators::aws::{self, AwsOptions};
@@ -33,23 +31,10 @@ const STREAMS: [(&str, usize, usize); 2] = [("single", 100_000, 1), ("lines", 10
 const RECORDS_PER_PUT: usize = 250;
 
 fn main() -> anyhow::Result<()> {
-    match std::env::var_os("AWS_ENDPOINT_URL") {
-        Some(_) => tokio::runtime::Runtime::new()?.block_on(compare()),
-        None => with_an_emulator(),
+    if !service::is_there() {
+        return service::with_emulator();
     }
-}
-
-/// Runs this program again, in an environment that points at an emulator: a process cannot change its own.
-fn with_an_emulator() -> anyhow::Result<()> {
-    let emulator = Emulator::start()?;
-    let status = Command::new(std::env::current_exe()?)
-        .env("AWS_ENDPOINT_URL", &emulator.endpoint)
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .status()?;
-    ensure!(status.success(), "the measuring process ended with {status}");
-    Ok(())
+    tokio::runtime::Runtime::new()?.block_on(compare())
 }
 
 async fn compare() -> anyhow::Result<()> {
@@ -177,48 +162,4 @@ async fn through_the_source(stream: &str, rows: usize) -> anyhow::Result<Duratio
 fn median(mut of: Vec<Duration>) -> Duration {
     of.sort();
     of[of.len() / 2]
-}
-
-/// An emulator on a port of its own, ended when dropped.
-struct Emulator {
-    process: Child,
-    endpoint: String,
-}
-
-impl Emulator {
-    #[allow(clippy::disallowed_methods, reason = "nothing runs yet that could be blocked")]
-    fn start() -> anyhow::Result<Emulator> {
-        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-        let venv = std::env::var_os("MILLSTREAM_VENV").map(PathBuf::from);
-        let venv = venv.unwrap_or_else(|| home.join(".cache/millstream/venv"));
-        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let process = Command::new(venv.join("bin/ministack"))
-            .env("BIND_HOST", "127.0.0.1")
-            .env("GATEWAY_PORT", address.port().to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .context("ministack does not start; ci/test installs it")?;
-        let emulator = Emulator {
-            process,
-            endpoint: format!("http://{address}"),
-        };
-        let patience = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(address).is_err() {
-            ensure!(
-                Instant::now() < patience,
-                "ministack does not listen on {address}"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        Ok(emulator)
-    }
-}
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        // One that has ended already is what this is for.
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
 }

@@ -1,4 +1,6 @@
-//! What the benches share: the rows of the advertising pipeline, as Arrow and as JSON.
+//! What the benches share: the rows of the advertising pipeline, as Arrow and as JSON, and a service to talk to.
+
+pub mod service;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -10,6 +12,12 @@ use millstream_engine::time::timestamp_type;
 /// 2026-11-23T12:00:00Z, where the rows start.
 pub const START: i64 = 1_795_435_200_000_000;
 const SECOND: i64 = 1_000_000;
+
+/// The median of what was measured.
+pub fn median(mut of: Vec<f64>) -> f64 {
+    of.sort_by(f64::total_cmp);
+    of[of.len() / 2]
+}
 
 /// Columns of the impressions.
 pub fn schema() -> SchemaRef {

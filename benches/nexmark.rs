@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{CsvReadOptions, SessionConfig, SessionContext};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use millstream_benches::median;
 use millstream_engine::config::{self, PipelineSource};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::{Counters, Metrics};
@@ -199,11 +200,6 @@ async fn batched(
     let results = context.sql(&text).await?.collect().await?;
     let seconds = started.elapsed().as_secs_f64();
     Ok((results.iter().map(|rows| rows.num_rows() as u64).sum(), seconds))
-}
-
-fn median(mut of: Vec<f64>) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[of.len() / 2]
 }
 
 /// Rows in one partition.

@@ -5,16 +5,15 @@
 //! process beside the reader on the same cores, so what counts is the ratio.
 
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use futures::{StreamExt, TryStreamExt};
-use millstream_benches::{lines, schema};
+use millstream_benches::{lines, median, schema, service};
 use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offsets, Source, SourceConnector, SourceContext};
 use millstream_engine::time::Timestamp;
@@ -32,44 +31,11 @@ const RUNS: usize = 5;
 /// As many objects at a time, for each core, as the source reads.
 const AT_ONCE_PER_CORE: usize = 2;
 
-/// The emulator, ended when dropped.
-struct Emulator(Child);
-
-impl Drop for Emulator {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn main() -> anyhow::Result<()> {
-    if std::env::var_os("AWS_ENDPOINT_URL").is_none() {
-        return with_emulator();
+    if !service::is_there() {
+        return service::with_emulator();
     }
-    let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(compare())
-}
-
-/// Runs this program again with an emulator to talk to: the SDK takes credentials from the environment only.
-fn with_emulator() -> anyhow::Result<()> {
-    let home = std::env::var("HOME").unwrap_or_default();
-    let venv = std::env::var("MILLSTREAM_VENV").unwrap_or(format!("{home}/.cache/millstream/venv"));
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let emulator = Command::new(format!("{venv}/bin/ministack"))
-        .env("BIND_HOST", "127.0.0.1")
-        .env("GATEWAY_PORT", port.to_string())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    let _emulator = Emulator(emulator.context("there is no emulator; run ./ci/test, which installs it")?);
-    let ended = Command::new(std::env::current_exe()?)
-        .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"))
-        .env("AWS_REGION", "us-east-1")
-        .env("AWS_ACCESS_KEY_ID", "test")
-        .env("AWS_SECRET_ACCESS_KEY", "test")
-        .status()?;
-    ensure!(ended.success(), "it failed: {ended}");
-    Ok(())
+    tokio::runtime::Runtime::new()?.block_on(compare())
 }
 
 fn number(name: &str, default: usize) -> usize {
@@ -82,9 +48,6 @@ fn number(name: &str, default: usize) -> usize {
 async fn compare() -> anyhow::Result<()> {
     let (objects, rows) = (number("OBJECTS", 32), number("ROWS", 100_000));
     let client = aws::s3(&AwsOptions::default()).await?;
-    while client.list_buckets().send().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
     client.create_bucket().bucket(BUCKET).send().await?;
     println!("| objects of {rows} rows | s3 source, rows/s | plain SDK, rows/s | ratio |");
     println!("|---|---|---|---|");
@@ -123,11 +86,6 @@ async fn timed(work: impl Future<Output = anyhow::Result<usize>>, expect: usize)
     let rows = work.await?;
     ensure!(rows == expect, "{rows} rows, not {expect}");
     Ok(rows as f64 / started.elapsed().as_secs_f64())
-}
-
-fn median(mut of: Vec<f64>) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[of.len() / 2]
 }
 
 async fn by_source(name: &str) -> anyhow::Result<usize> {

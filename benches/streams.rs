@@ -6,8 +6,6 @@
 //! `cargo bench --workspace --bench streams`
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
@@ -15,11 +13,8 @@ use aws_sdk_kinesis::primitives::Blob;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
-use millstream_benches::{impressions, lines};
+use millstream_benches::{impressions, lines, service};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{SinkConnector, SinkContext};
@@ -36,16 +31,10 @@ const IN_FLIGHT: usize = 4;
 const ROUNDS: usize = 5;
 
 fn main() -> anyhow::Result<()> {
-    // Credentials come from the environment, which a process cannot change for itself.
-    if std::env::var_os("AWS_ACCESS_KEY_ID").is_none() {
-        let again = Command::new(std::env::current_exe()?)
-            .args(std::env::args_os().skip(1))
-            .envs(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| (name, "bench")))
-            .status()?;
-        anyhow::ensure!(again.success(), "{again}");
-        return Ok(());
+    let endpoint = format!("http://{}", service::serve(take)?);
+    if !service::is_there() {
+        return service::again(&endpoint);
     }
-    let endpoint = format!("http://{}", serve()?);
     let runtime = tokio::runtime::Runtime::new()?;
     println!("| puts | sink rows/s | plain client rows/s | ratio |\n|---|---|---|---|");
     for what in [What::Kinesis, What::KinesisByKey, What::Firehose] {
@@ -188,26 +177,6 @@ async fn put_firehose(client: &aws_sdk_firehose::Client, records: Vec<Vec<u8>>) 
         .set_records(Some(records));
     anyhow::ensure!(put.send().await?.failed_put_count() == 0);
     Ok(())
-}
-
-/// Starts a server on a thread of its own.
-fn serve() -> anyhow::Result<SocketAddr> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
-    let address = listener.local_addr()?;
-    std::thread::spawn(move || {
-        runtime.block_on(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let connection =
-                    http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(take));
-                // The client closes it at the end of a round.
-                tokio::spawn(async move { drop(connection.await) });
-            }
-        });
-    });
-    Ok(address)
 }
 
 /// Takes every record of a put.

@@ -18,7 +18,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use millstream_benches::{START, impressions, schema};
+use millstream_benches::{START, impressions, median, schema};
 use millstream_engine::operator::{Operator, Output};
 use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
@@ -306,11 +306,6 @@ async fn batch(case: &Case, tables: &[Table]) -> anyhow::Result<Vec<RecordBatch>
         context.register_table(table.name, Arc::new(rows))?;
     }
     Ok(context.sql(case.batch).await?.collect().await?)
-}
-
-fn median(mut of: Vec<f64>) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[of.len() / 2]
 }
 
 /// Of this process, as Linux counts it.

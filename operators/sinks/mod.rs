@@ -20,6 +20,7 @@ pub mod dynamodb;
 pub mod firehose;
 pub mod http;
 pub mod kinesis;
+mod outbox;
 pub mod parquet;
 mod puts;
 mod rejected;

@@ -182,7 +182,7 @@ impl DynamodbSink {
     /// Before the first rows, and after a recovery: what lies in the outbox then was promised to nobody.
     fn begin(&mut self) -> Result<()> {
         if self.fresh {
-            self.outbox.clear()?;
+            self.outbox.files.clear()?;
             self.fresh = false;
         }
         Ok(())
@@ -201,13 +201,13 @@ impl DynamodbSink {
         self.delivery = Some(delivery);
         delivered?;
         self.delivery = None;
-        self.outbox.remove(file)?;
+        self.outbox.files.remove(file)?;
         self.waiting.retain(|f| f != file);
         Ok(())
     }
 
     fn start(&self, file: &Sealed) -> Result<Option<Delivery>> {
-        let Some(chunks) = Chunks::open(self.outbox.path(file))? else {
+        let Some(chunks) = Chunks::open(self.outbox.files.path(file))? else {
             return Ok(None);
         };
         let then = SinkContext {

@@ -1,39 +1,34 @@
 //! Rows on their way out: a local Arrow file per checkpoint, read back in chunks.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use millstream_engine::message::Epoch;
 use millstream_engine::{Error, Result};
-use serde::{Deserialize, Serialize};
 
-use super::super::disk::{cannot, create_dirs, remove_files, sync_dir};
+use super::super::disk::cannot;
+pub(super) use super::super::outbox::Sealed;
+use super::super::outbox::{OutboxFiles, unreadable};
 
-/// What the names of all outbox files start with.
-const PREFIX: &str = "outbox-";
-
-/// The rows of one checkpoint, fsynced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sealed {
-    /// The checkpoint, by which the file is named.
-    pub epoch: Epoch,
-}
-
-/// The files of one sink.
+/// The rows of one sink that wait.
 pub(super) struct Outbox {
-    dir: PathBuf,
+    pub files: OutboxFiles,
     open: Option<StreamWriter<BufWriter<File>>>,
 }
 
 impl Outbox {
     pub fn new(dir: PathBuf) -> Outbox {
-        Outbox { dir, open: None }
+        Outbox {
+            files: OutboxFiles::new(dir, "arrow"),
+            open: None,
+        }
     }
 
     /// Adds rows to the checkpoint to come.
@@ -41,12 +36,15 @@ impl Outbox {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        let path = self.open_path();
+        let broken = |e: ArrowError| cannot("write", &self.files.open_path(), e);
         let writer = match &mut self.open {
             Some(writer) => writer,
-            none => none.insert(create(&self.dir, &path, &rows.schema())?),
+            none => {
+                let file = BufWriter::new(self.files.create()?);
+                none.insert(StreamWriter::try_new(file, &rows.schema()).map_err(broken)?)
+            }
         };
-        writer.write(rows).map_err(|e| cannot("write", &path, e))
+        writer.write(rows).map_err(broken)
     }
 
     /// Makes durable what was appended; none if nothing was.
@@ -54,48 +52,13 @@ impl Outbox {
         let Some(writer) = self.open.take() else {
             return Ok(None);
         };
-        let sealed = Sealed { epoch };
-        let (from, to, dir) = (self.open_path(), self.path(&sealed), self.dir.clone());
-        let done = tokio::task::spawn_blocking(move || {
-            // Writes the end of the stream and what is buffered.
-            let file = writer.into_inner().map_err(|e| cannot("write", &from, e))?;
-            let file = file.into_inner().map_err(|e| cannot("write", &from, e))?;
-            file.sync_all().map_err(|e| cannot("sync", &from, e))?;
-            fs::rename(&from, &to).map_err(|e| cannot("rename", &from, e))?;
-            sync_dir(&dir)
-        });
-        done.await.map_err(|e| Error::bug(format!("fsync task: {e}")))??;
-        Ok(Some(sealed))
+        // Writes the end of the stream and what is buffered.
+        let finish = move |path: &Path| {
+            let file = writer.into_inner().map_err(|e| cannot("write", path, e))?;
+            file.into_inner().map_err(|e| cannot("write", path, e))
+        };
+        self.files.seal(epoch, finish).await.map(Some)
     }
-
-    /// Where the rows of a checkpoint lie.
-    pub fn path(&self, of: &Sealed) -> PathBuf {
-        self.dir.join(format!("{PREFIX}{}.arrow", of.epoch.0))
-    }
-
-    /// Removes the rows of a checkpoint.
-    pub fn remove(&self, of: &Sealed) -> Result<()> {
-        let path = self.path(of);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(cannot("remove", &path, e)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes everything.
-    pub fn clear(&self) -> Result<()> {
-        remove_files(&self.dir, PREFIX, |_| true)
-    }
-
-    fn open_path(&self) -> PathBuf {
-        self.dir.join(format!("{PREFIX}open.arrow"))
-    }
-}
-
-fn create(dir: &Path, path: &Path, schema: &SchemaRef) -> Result<StreamWriter<BufWriter<File>>> {
-    create_dirs(dir)?;
-    let file = File::create(path).map_err(|e| cannot("create", path, e))?;
-    StreamWriter::try_new(BufWriter::new(file), schema).map_err(|e| cannot("write", path, e))
 }
 
 /// Reads an outbox file chunk by chunk.
@@ -164,8 +127,4 @@ impl Chunks {
         self.reader = Some(reader);
         batch.transpose().map_err(|e| unreadable(&self.path, e))
     }
-}
-
-fn unreadable(path: &Path, e: impl std::fmt::Display) -> Error {
-    Error::retry(format!("cannot read {}: {e}", path.display()))
 }

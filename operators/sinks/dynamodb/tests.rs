@@ -144,13 +144,13 @@ async fn the_outbox_gives_back_what_it_took_in_chunks() {
     let sealed = outbox.seal(Epoch(7)).await.unwrap().unwrap();
     assert!(outbox.seal(Epoch(8)).await.unwrap().is_none());
 
-    let mut chunks = Chunks::open(outbox.path(&sealed)).unwrap().unwrap();
+    let mut chunks = Chunks::open(outbox.files.path(&sealed)).unwrap().unwrap();
     let mut clicks = Vec::new();
     while let Some(chunk) = chunks.next(4).await.unwrap() {
         let column = chunk.column(3).as_any().downcast_ref::<Int64Array>().unwrap();
         clicks.push(column.values().to_vec());
     }
     assert_eq!(clicks, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]]);
-    outbox.remove(&sealed).unwrap();
-    assert!(Chunks::open(outbox.path(&sealed)).unwrap().is_none());
+    outbox.files.remove(&sealed).unwrap();
+    assert!(Chunks::open(outbox.files.path(&sealed)).unwrap().is_none());
 }

@@ -180,7 +180,7 @@ impl Sink for HttpSink {
         }
         if self.series.is_none() {
             // What is left was written by the crashed run after its last checkpoint and will be replayed.
-            self.outbox.clear()?;
+            self.outbox.files.clear()?;
             self.series = Some(promise.series);
         }
         Ok(())
@@ -194,7 +194,7 @@ impl HttpSink {
         match &self.series {
             Some(series) => Ok(series.clone()),
             None => {
-                self.outbox.clear()?;
+                self.outbox.files.clear()?;
                 Ok(self.series.insert(new_series()).clone())
             }
         }
@@ -206,7 +206,7 @@ impl HttpSink {
             Some((of, answered)) if of == file => *answered,
             _ => 0,
         };
-        let Some(mut chunks) = Chunks::open(self.outbox.path(file), self.batch_rows).await? else {
+        let Some(mut chunks) = Chunks::open(self.outbox.files.path(file), self.batch_rows).await? else {
             return Ok(());
         };
         let mut number = 0;
@@ -220,7 +220,7 @@ impl HttpSink {
             }
             number += 1;
         }
-        self.outbox.remove(file)?;
+        self.outbox.files.remove(file)?;
         self.waiting.retain(|f| f != file);
         self.posted = None;
         Ok(())

@@ -1,40 +1,34 @@
 //! Rows on their way out: a local file per checkpoint, read back in requests.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use arrow::array::RecordBatch;
+use millstream_engine::Result;
 use millstream_engine::message::Epoch;
-use millstream_engine::{Error, Result};
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::super::disk::{cannot, create_dirs, remove_files, sync_dir};
+use super::super::disk::cannot;
+pub(super) use super::super::outbox::Sealed;
+use super::super::outbox::{OutboxFiles, unreadable};
 use super::super::write_ndjson;
 
 /// A request takes no more rows once its body has this size: what receivers commonly take.
 const BODY_BYTES: usize = 4 << 20;
 
-/// What the names of all outbox files start with.
-const PREFIX: &str = "outbox-";
-
-/// The rows of one checkpoint, fsynced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sealed {
-    /// The checkpoint, by which the file is named.
-    pub epoch: Epoch,
-}
-
-/// The files of one sink.
+/// The rows of one sink that wait.
 pub(super) struct Outbox {
-    dir: PathBuf,
+    pub files: OutboxFiles,
     open: Option<File>,
 }
 
 impl Outbox {
     pub fn new(dir: PathBuf) -> Outbox {
-        Outbox { dir, open: None }
+        Outbox {
+            files: OutboxFiles::new(dir, "ndjson"),
+            open: None,
+        }
     }
 
     /// Adds rows to the checkpoint to come.
@@ -44,15 +38,12 @@ impl Outbox {
         }
         let mut lines = Vec::new();
         write_ndjson(rows, &mut lines)?;
-        let path = self.open_path();
         let file = match &mut self.open {
             Some(file) => file,
-            none => {
-                create_dirs(&self.dir)?;
-                none.insert(File::create(&path).map_err(|e| cannot("create", &path, e))?)
-            }
+            none => none.insert(self.files.create()?),
         };
-        file.write_all(&lines).map_err(|e| cannot("write", &path, e))
+        let written = file.write_all(&lines);
+        written.map_err(|e| cannot("write", &self.files.open_path(), e))
     }
 
     /// Makes durable what was appended; none if nothing was.
@@ -60,38 +51,7 @@ impl Outbox {
         let Some(file) = self.open.take() else {
             return Ok(None);
         };
-        let sealed = Sealed { epoch };
-        let (from, to, dir) = (self.open_path(), self.path(&sealed), self.dir.clone());
-        let done = tokio::task::spawn_blocking(move || {
-            file.sync_all().map_err(|e| cannot("sync", &from, e))?;
-            fs::rename(&from, &to).map_err(|e| cannot("rename", &from, e))?;
-            sync_dir(&dir)
-        });
-        done.await.map_err(|e| Error::bug(format!("fsync task: {e}")))??;
-        Ok(Some(sealed))
-    }
-
-    /// Where the rows of a checkpoint lie.
-    pub fn path(&self, of: &Sealed) -> PathBuf {
-        self.dir.join(format!("{PREFIX}{}.ndjson", of.epoch.0))
-    }
-
-    /// Removes the rows of a checkpoint.
-    pub fn remove(&self, of: &Sealed) -> Result<()> {
-        let path = self.path(of);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => Err(cannot("remove", &path, e)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Removes everything.
-    pub fn clear(&self) -> Result<()> {
-        remove_files(&self.dir, PREFIX, |_| true)
-    }
-
-    fn open_path(&self) -> PathBuf {
-        self.dir.join(format!("{PREFIX}open.ndjson"))
+        self.files.seal(epoch, |_| Ok(file)).await.map(Some)
     }
 }
 
@@ -134,8 +94,4 @@ impl Chunks {
         }
         Ok((!chunk.is_empty()).then_some(chunk))
     }
-}
-
-fn unreadable(path: &Path, e: std::io::Error) -> Error {
-    Error::retry(format!("cannot read {}: {e}", path.display()))
 }
