@@ -1,5 +1,5 @@
-//! The `s3` source beside the plain SDK: the same objects, each fetched by `GetObject`, unpacked and decoded in one go, as
-//! many at a time. Both from the AWS emulator, in the same run, in turns.
+//! The `s3` source beside the plain SDK: the same objects listed, each fetched by `GetObject`, unpacked and decoded in one
+//! go, as many at a time. Both from the AWS emulator, in the same run, in turns.
 //!
 //! `cargo bench --workspace --bench objects`; `OBJECTS` and `ROWS` (of each) say how much. The emulator is one Python
 //! process beside the reader on the same cores, so what counts is the ratio.
@@ -99,7 +99,7 @@ async fn compare() -> anyhow::Result<()> {
         let (mut ours, mut plain) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
             ours.push(timed(by_source(name), objects * rows).await?);
-            plain.push(timed(by_sdk(&client, name, objects, packed), objects * rows).await?);
+            plain.push(timed(by_sdk(name, packed), objects * rows).await?);
         }
         let (ours, plain) = (median(ours), median(plain));
         println!(
@@ -151,16 +151,15 @@ async fn by_source(name: &str) -> anyhow::Result<usize> {
     Ok(rows)
 }
 
-async fn by_sdk(
-    client: &aws_sdk_s3::Client,
-    name: &str,
-    objects: usize,
-    packed: bool,
-) -> anyhow::Result<usize> {
+async fn by_sdk(name: &str, packed: bool) -> anyhow::Result<usize> {
     let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let fetches = (0..objects).map(|n| async move {
-        let get = client.get_object().bucket(BUCKET).key(format!("{name}/{n}"));
-        let bytes = get.send().await?.body.collect().await?.into_bytes();
+    let client = &aws::s3(&AwsOptions::default()).await?;
+    let request = client.list_objects_v2().bucket(BUCKET).prefix(format!("{name}/"));
+    let listed = request.send().await?;
+    let keys = listed.contents().iter().filter_map(|object| object.key());
+    let fetches = keys.map(|key| async move {
+        let get = client.get_object().bucket(BUCKET).key(key).send();
+        let bytes = get.await?.body.collect().await?.into_bytes();
         tokio::task::spawn_blocking(move || decode(&bytes, packed)).await?
     });
     let fetched = futures::stream::iter(fetches).buffer_unordered(cores * AT_ONCE_PER_CORE);

@@ -220,14 +220,19 @@ impl Log {
     /// with an error if the log fails. Must be polled on a tokio runtime.
     ///
     /// `from` may name a released frame that is still there, so that recovery can fall back to an older
-    /// checkpoint. If it is further than the log ever was (it was kept from memory across a power loss, or
-    /// its directory was removed), then the log goes on from there, so that no new frame hides behind the
-    /// checkpoint; call this before the first append.
+    /// checkpoint. If it is further than the log ever was, the log goes on from there, see [`Log::resume`].
     pub fn read(&self, from: Option<u64>) -> BoxStream<'static, Result<Frame>> {
         match self.start(from) {
             Ok(next) => reader::frames(self.0.shared.clone(), next),
             Err(e) => stream::once(async { Err(e) }).boxed(),
         }
+    }
+
+    /// A checkpoint resumes at `from`. If that is further than the log ever was (it was kept from memory across a power
+    /// loss, or its directory was removed), then the log goes on from there, so that no new frame hides behind the
+    /// checkpoint. An error of class config if frames have been appended by then.
+    pub fn resume(&self, from: u64) -> Result<()> {
+        self.start(Some(from)).map(drop)
     }
 
     /// Everything before `upto` is covered by a durable checkpoint and may go. Idempotent.

@@ -3,6 +3,7 @@
 mod check;
 mod dashboards;
 mod explain;
+mod health;
 mod log;
 pub mod preview;
 mod run;
@@ -100,6 +101,8 @@ enum Command {
     /// The CloudWatch dashboards and alarms of pipelines
     #[command(subcommand)]
     Dashboards(dashboards::Dashboards),
+    /// Ask the process at --admin whether its pipelines run: 0 if they do, else 1
+    Health,
     /// Write schemas
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -139,6 +142,7 @@ impl Cli {
             Command::Test(which) => test::run(&self.global, &which),
             Command::Preview(preview) => preview::run(&self.global, &preview),
             Command::Dashboards(what) => dashboards::run(&what),
+            Command::Health => health::run(&self.global),
             Command::Schema(schema) => schema::run(&schema),
             Command::Log(log) => log::run(&log),
         }

@@ -57,6 +57,7 @@ fn exit_codes_tell_a_mistake_from_a_failure() {
         );
     }
     check(&["log", "verify", "missing"], 1, &["error: "]);
+    check(&["health", "--admin", "127.0.0.1:1"], 1, &["does not answer"]);
 }
 
 #[test]

@@ -102,17 +102,20 @@ fn every_answered_row_is_in_the_streams_and_in_order() {
 fn an_answered_row_survives_the_loss_of_its_machine() {
     let aws = Aws::start();
     python_json("streams.py", &["create", "beacons", "2"], &aws.env);
+    python_json("bucket.py", &["checkpoints"], &aws.env);
     let proxy = Proxy::start(&aws.endpoint, FATES);
     let dir = tempfile::tempdir().expect("a temporary directory");
     let pipeline = root().join("pipelines/collector.toml").display().to_string();
     let launch = launch(dir.path(), &pipeline, &aws, &proxy);
     let mut clients = None;
-    for life in 0..4 {
-        let it = Millstream::start(&launch);
+    for life in 0..5 {
+        // In the last three, the checkpoints survive the machine.
+        let elsewhere = ["--checkpoint", "s3://checkpoints/collector"];
+        let it = Millstream::start_with(&launch, if life < 2 { &[] } else { &elsewhere });
         let clients = clients.get_or_insert_with(|| Clients::start(&it.ingest));
         let before = clients.answered();
         it.wait_for("answers", || clients.answered() >= before + 10);
-        if life < 3 {
+        if life < 4 {
             it.kill();
             std::fs::remove_dir_all(dir.path().join("data")).expect("it can be lost");
         } else {
@@ -125,7 +128,9 @@ fn an_answered_row_survives_the_loss_of_its_machine() {
 
 fn launch<'a>(dir: &'a Path, pipeline: &'a str, aws: &Aws, proxy: &Proxy) -> Launch<'a> {
     let mut env = aws.env.clone();
-    env.push(("AWS_ENDPOINT_URL".into(), proxy.url.clone()));
+    for service in ["KINESIS", "FIREHOSE"] {
+        env.push((format!("AWS_ENDPOINT_URL_{service}"), proxy.url.clone()));
+    }
     Launch {
         dir,
         pipeline,

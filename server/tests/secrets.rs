@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::{Aws, Launch, Millstream, PATIENCE, get, log, pause, post, python_json, spawn};
+use support::{Aws, Launch, Millstream, PATIENCE, get, log, pause, post, put_object, python_json, spawn};
 
 /// Begins every secret.
 const MARK: &str = "marked-";
@@ -82,7 +82,7 @@ fn environment(aws: &Aws, sts: &str) -> Vec<(String, String)> {
 fn a_run_prints_no_secret_even_when_everything_is_logged() {
     let aws = Aws::start();
     python_json("bucket.py", &["secrets"], &aws.env);
-    put_object(&aws, "secrets/known.csv", "click_id\nc1\n");
+    put_object(&aws.endpoint, "secrets/known.csv", "click_id\nc1\n");
     let receiver = serve(|_| ("503 Busy", "no".into()));
     let sts = serve(|_| ("200 OK", credentials()));
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -274,20 +274,6 @@ fn files(dir: &Path) -> Vec<std::path::PathBuf> {
         }
     }
     found
-}
-
-fn put_object(aws: &Aws, path: &str, text: &str) {
-    let host = aws.endpoint.trim_start_matches("http://");
-    let mut socket = TcpStream::connect(host).expect("ministack listens");
-    let head = format!(
-        "PUT /{path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {}\r\n",
-        text.len()
-    );
-    let request = format!("{head}connection: close\r\n\r\n{text}");
-    socket.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    BufReader::new(socket).read_line(&mut answer).expect("it answers");
-    assert!(answer.contains("200"), "{answer}");
 }
 
 /// A service that gives every request the same kind of answer; its thread ends with the test process.

@@ -80,20 +80,26 @@ def bucket(outputs):
     name = outputs["BucketName"]
     assert s3.get_bucket_versioning(Bucket=name)["Status"] == "Enabled"
     to = s3.get_bucket_notification_configuration(Bucket=name)["QueueConfigurations"]
-    assert to[0]["QueueArn"].endswith(":millstream-raw"), to
+    assert {one["QueueArn"].rsplit(":", 1)[1] for one in to} == {"millstream-raw-impressions", "millstream-raw-clicks"}, to
     policy = json.loads(s3.get_bucket_policy(Bucket=name)["Policy"])
     assert [s["Effect"] for s in policy["Statement"]] == ["Deny"], policy
-    # The queue says what is new, and only below data/raw/.
-    s3.put_object(Bucket=name, Key="lake/x", Body=b"x")
-    s3.put_object(Bucket=name, Key="data/raw/x", Body=b"x")
-    sqs = client("sqs")
-    said = sqs.receive_message(QueueUrl=outputs["RawQueueUrl"], MaxNumberOfMessages=10, WaitTimeSeconds=2)
-    keys = [r["s3"]["object"]["key"] for m in said.get("Messages", []) for r in json.loads(m["Body"]).get("Records", [])]
-    assert keys == ["data/raw/x"], keys
-    for message in said["Messages"]:
-        sqs.delete_message(QueueUrl=outputs["RawQueueUrl"], ReceiptHandle=message["ReceiptHandle"])
-    for key in "lake/x", "data/raw/x":
+    # A queue says what is new of its kind, and nothing else.
+    made = "lake/x", "data/raw/ad/clicks/x", "data/raw/ad/impressions/x"
+    for key in made:
+        s3.put_object(Bucket=name, Key=key, Body=b"")
+    for what in "Impressions", "Clicks":
+        assert told(outputs[f"{what}QueueUrl"]) == [f"data/raw/ad/{what.lower()}/x"]
+    for key in made:
         s3.delete_object(Bucket=name, Key=key)
+
+
+def told(queue):
+    sqs = client("sqs")
+    messages = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=2).get("Messages", [])
+    for message in messages:
+        sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    bodies = [json.loads(message["Body"]) for message in messages]
+    return [record["s3"]["object"]["key"] for body in bodies for record in body.get("Records", [])]
 
 
 def table(outputs):

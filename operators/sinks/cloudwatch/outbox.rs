@@ -20,10 +20,39 @@ use super::points::Point;
 pub(super) struct Prepared {
     #[serde(flatten)]
     pub id: PreparedId,
+    #[serde(with = "text")]
     pub points: Vec<Point>,
     /// In doubt: if they have not shown by then, they were not sent.
     #[serde(skip)]
     pub settled: Option<Instant>,
+}
+
+/// Datapoints as one text of JSON: a promise is copied on its way into the manifest, and a tree of a hundred thousand
+/// objects takes as long to copy as to send.
+mod text {
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Point;
+
+    pub fn serialize<S: Serializer>(points: &[Point], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&serde_json::to_string(points).map_err(S::Error::custom)?)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Point>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Text(String),
+            /// By earlier versions.
+            Points(Vec<Point>),
+        }
+        match Written::deserialize(from)? {
+            Written::Text(text) => serde_json::from_str(&text).map_err(D::Error::custom),
+            Written::Points(points) => Ok(points),
+        }
+    }
 }
 
 /// Names the datapoints of a checkpoint.

@@ -155,13 +155,16 @@ impl MetricColumns {
                 Ok((accepted.check(at)?, self.dimensions_of(&dimensions, row)?, values))
             };
             match of_row() {
-                Ok((at, dimensions, values)) => to.extend(values.into_iter().map(|value| Point {
-                    metric: self.name.clone(),
-                    unit: self.unit.clone(),
-                    at,
-                    dimensions: dimensions.clone(),
-                    value,
-                })),
+                Ok((at, dimensions, values)) => {
+                    let same = std::iter::repeat_n(dimensions, values.len());
+                    to.extend(values.into_iter().zip(same).map(|(value, dimensions)| Point {
+                        metric: self.name.clone(),
+                        unit: self.unit.clone(),
+                        at,
+                        dimensions,
+                        value,
+                    }));
+                }
                 Err(why) => refused.add(&self.name, row, why),
             }
         }

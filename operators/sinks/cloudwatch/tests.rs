@@ -441,3 +441,18 @@ fn one_request(listener: &std::net::TcpListener) -> (String, Vec<u8>) {
     socket.get_mut().write_all(&answer).unwrap();
     (head, body)
 }
+
+/// A promise is read as it was written, and as earlier versions wrote it.
+#[test]
+fn promises_are_read_back() {
+    let old = json!([{ "epoch": 3, "made": 7, "points": [{ "m": "X", "u": "Count", "t": 7, "d": [["Ad", "\"a\""]], "v": 0.5 }] }]);
+    let read: Vec<Prepared> = serde_json::from_value(old).unwrap();
+    let written = promise(&read).unwrap();
+    assert!(written.0[0]["points"].is_string(), "{written:?}");
+    let again: Vec<Prepared> = serde_json::from_value(written.0).unwrap();
+    assert_eq!((again[0].id, &again[0].points), (read[0].id, &read[0].points));
+    assert_eq!(
+        again[0].points[0].dimensions,
+        [("Ad".to_owned(), "\"a\"".to_owned())]
+    );
+}

@@ -2,7 +2,7 @@
 //! the hundred and may refuse some of each hundred.
 //!
 //! A put leaves when it is full, or when none is on its way: under load the time of a put sets the size of the next by
-//! itself, and a lone row waits for nobody. `prepare` waits until the service has taken everything, so a checkpoint
+//! itself, and a lone row waits for nobody, nor for the next call. `prepare` waits until the service has taken everything, so a checkpoint
 //! covers no row that is not in the stream, and there is nothing to commit: **at least once**, as rows are put again
 //! that were on their way when the process ended, and those behind the last checkpoint.
 //!
@@ -18,7 +18,7 @@ mod queue;
 mod tests;
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arrow::array::{Array, RecordBatch, StringArray};
@@ -30,6 +30,7 @@ use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{Committable, Sink, SinkContext};
 use millstream_engine::{Error, ErrorClass, Result};
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -124,7 +125,7 @@ impl<S: Service> StreamSink<S> {
             let key = keys.filter(|k| k.is_valid(index)).map(|k| k.value(index));
             let key = key.filter(|key| !key.is_empty()).map(fitting);
             let bytes = row.len();
-            if !self.puts.queue.push(key.as_deref(), row) {
+            if !self.puts.push(key.as_deref(), row) {
                 let most = S::LIMITS.record_bytes;
                 let reason = format!("too_large: the row has {bytes} bytes, and a record takes {most}");
                 self.rejected.push(rows, index, &reason)?;
@@ -168,113 +169,168 @@ impl<S: Service> Sink for StreamSink<S> {
     }
 }
 
-/// A put that came back: itself, and what was answered.
-type Answered = (Put, Result<Vec<Option<String>>>);
-
 /// Rows on their way into a service.
 struct Puts<S> {
-    service: Arc<S>,
-    counters: Counters,
-    queue: Queue,
-    in_flight: JoinSet<Answered>,
+    shared: Arc<Shared<S>>,
+    /// Each has a put on its way, and takes the next when that is over. They work between calls, too.
+    carriers: JoinSet<()>,
     most_rows: usize,
-    pace: Pace,
 }
 
 impl<S: Service> Puts<S> {
     fn new(service: S, queueing: Queueing, counters: Counters) -> Puts<S> {
         Puts {
-            service: Arc::new(service),
-            counters,
+            shared: Arc::new(Shared {
+                service,
+                counters,
+                state: Mutex::new(State {
+                    queue: Queue::new(S::LIMITS, queueing),
+                    pace: Pace::default(),
+                    carriers: 0,
+                    failed: None,
+                }),
+                settled: Notify::new(),
+            }),
+            carriers: JoinSet::new(),
             most_rows: WAITING_PUTS * S::LIMITS.records * queueing.rows_per_record,
-            queue: Queue::new(S::LIMITS, queueing),
-            in_flight: JoinSet::new(),
-            pace: Pace::default(),
         }
     }
 
-    /// Puts what there is, until few rows are left or, with `all`, until everything is taken. After an error everything
-    /// that was not taken waits as before.
+    /// Adds a row; false if no record could hold it.
+    fn push(&self, key: Option<&str>, row: Bytes) -> bool {
+        self.shared.state().queue.push(key, row)
+    }
+
+    /// Waits until few rows are left or, with `all`, until everything is taken. After an error everything that was not
+    /// taken waits as before.
     async fn send(&mut self, all: bool) -> Result<()> {
-        loop {
-            while let Some(answered) = self.in_flight.try_join_next() {
-                self.settle(answered)?;
-            }
-            self.launch(all);
-            if !self.owes(all) {
-                return Ok(());
-            }
+        while let Some(ended) = self.carriers.try_join_next() {
+            ended.map_err(broken)?;
+        }
+        while self.launch(all)? {
             tokio::select! {
-                Some(answered) = self.in_flight.join_next() => self.settle(answered)?,
-                () = tokio::time::sleep_until(self.pace.hold), if self.pace.holds() => {}
-                else => return Err(Error::bug("rows wait for a stream that nothing leaves for")),
+                () = self.shared.settled.notified() => {}
+                Some(ended) = self.carriers.join_next() => ended.map_err(broken)?,
             }
         }
+        Ok(())
     }
 
-    fn owes(&self, all: bool) -> bool {
-        match all {
-            true => self.queue.rows() > 0 || !self.in_flight.is_empty(),
-            false => {
-                self.queue.rows() > self.most_rows || self.queue.bytes() > WAITING_PUTS * S::LIMITS.put_bytes
-            }
+    /// Starts carriers for what may leave; whether there is more to wait for.
+    fn launch(&mut self, all: bool) -> Result<bool> {
+        let mut state = self.shared.state();
+        if let Some(error) = state.failed.take() {
+            return Err(error);
         }
-    }
-
-    fn launch(&mut self, all: bool) {
-        while !self.pace.holds() && self.in_flight.len() < IN_FLIGHT {
-            if !(all || self.queue.fills_put() || self.in_flight.is_empty()) {
-                return;
-            }
-            let Some(put) = self.queue.next_put() else {
-                return;
+        while state.carriers < IN_FLIGHT && (all || state.is_due()) {
+            let Some(put) = state.queue.next_put() else {
+                break;
             };
-            let service = self.service.clone();
-            self.in_flight.spawn(async move {
-                let answer = service.put(&put).await;
-                (put, answer)
-            });
+            state.carriers += 1;
+            self.carriers.spawn(self.shared.clone().carry(put));
+        }
+        let queue = &state.queue;
+        Ok(match all {
+            true => queue.rows() > 0 || state.carriers > 0,
+            false => queue.rows() > self.most_rows || queue.bytes() > WAITING_PUTS * S::LIMITS.put_bytes,
+        })
+    }
+}
+
+fn broken(e: JoinError) -> Error {
+    Error::bug(format!("a put: {e}"))
+}
+
+/// What the sink and its carriers share.
+struct Shared<S> {
+    service: S,
+    counters: Counters,
+    state: Mutex<State>,
+    /// Rung when a put is over.
+    settled: Notify,
+}
+
+struct State {
+    queue: Queue,
+    pace: Pace,
+    /// Carriers at work.
+    carriers: usize,
+    /// What the next call must tell the runtime; carriers stop meanwhile.
+    failed: Option<Error>,
+}
+
+impl State {
+    /// Whether the next put may leave: it is full, or none is on its way.
+    fn is_due(&self) -> bool {
+        self.carriers == 0 || self.queue.fills_put()
+    }
+}
+
+impl<S: Service> Shared<S> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nobody panics who holds a queue of rows")
+    }
+
+    /// Makes a put, and those that are due after it.
+    async fn carry(self: Arc<Self>, put: Put) {
+        let mut next = Some(put);
+        while let Some(put) = next {
+            let hold = self.state().pace.hold;
+            tokio::time::sleep_until(hold).await;
+            let answer = self.service.put(&put).await;
+            next = self.settle(put, answer);
         }
     }
 
-    fn settle(&mut self, answered: Result<Answered, JoinError>) -> Result<()> {
-        let (put, answer) = answered.map_err(|e| Error::bug(format!("a put: {e}")))?;
+    /// Takes what was answered to a put; gives the next for this carrier.
+    fn settle(&self, put: Put, answer: Result<Vec<Option<String>>>) -> Option<Put> {
+        let mut state = self.state();
+        if let Err(e) = self.take(&mut state, put, answer) {
+            state.failed = Some(e);
+        }
+        state.carriers -= 1;
+        let go_on = state.failed.is_none() && state.is_due();
+        let next = go_on.then(|| state.queue.next_put()).flatten();
+        state.carriers += usize::from(next.is_some());
+        drop(state);
+        self.settled.notify_one();
+        next
+    }
+
+    fn take(&self, state: &mut State, put: Put, answer: Result<Vec<Option<String>>>) -> Result<()> {
         let (records, place) = (put.len(), self.service.place());
+        let State { queue, pace, .. } = state;
         let why = match answer {
             Ok(refused) if refused.len() == records => {
-                self.queue.settle(put, |index| refused[index].is_some());
+                queue.settle(put, |index| refused[index].is_some());
                 let count = refused.iter().flatten().count();
-                self.took(records - count, count);
+                if count < records {
+                    self.counters.add("records_taken", (records - count) as u64);
+                    pace.took();
+                }
                 let Some(why) = refused.into_iter().flatten().next() else {
                     return Ok(());
                 };
+                self.counters.add("records_put_again", count as u64);
                 Error::retry(format!(
                     "{place}: {count} of {records} records were refused: {why}"
                 ))
             }
             Ok(of) => {
-                self.queue.settle(put, |_| true);
+                queue.settle(put, |_| true);
                 let of = of.len();
                 Error::retry(format!(
                     "{place}: the answer to a put of {records} records is about {of}"
                 ))
             }
             Err(e) => {
-                self.queue.settle(put, |_| true);
+                queue.settle(put, |_| true);
                 e
             }
         };
-        self.pace.refused(why)
-    }
-
-    fn took(&mut self, taken: usize, refused: usize) {
-        if taken > 0 {
-            self.counters.add("records_taken", taken as u64);
-            self.pace.took();
-        }
-        if refused > 0 {
-            self.counters.add("records_put_again", refused as u64);
-        }
+        pace.refused(why)
     }
 }
 

@@ -169,6 +169,28 @@ async fn a_moody_service_gets_everything_in_order() {
     }
 }
 
+/// What could not leave at once leaves as soon as it can, whether or not the sink is called again.
+#[tokio::test]
+async fn rows_leave_between_calls() {
+    let memory = memory(3);
+    let mut dice = StdRng::seed_from_u64(3);
+    let schema = rows(0..1, &mut dice).schema();
+    let mut sink = sink(Moody(memory.clone()), schema, 1);
+    for from in [0, 20, 40] {
+        sink.write(rows(from..from + 20, &mut dice))
+            .await
+            .expect("there is room");
+    }
+    let all_taken = || {
+        let memory = memory.lock().unwrap();
+        memory.taken.values().flatten().collect::<BTreeSet<_>>().len() == 60
+    };
+    // The test ends by the harness if they do not.
+    while !all_taken() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 #[tokio::test]
 async fn what_no_record_holds_is_refused_with_the_reason() {
     let schema = Arc::new(Schema::new(vec![Field::new("key", DataType::Utf8, true)]));
@@ -176,7 +198,7 @@ async fn what_no_record_holds_is_refused_with_the_reason() {
     let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(keys)]).unwrap();
     let mut sink = sink(Moody(memory(0)), schema, 1);
     sink.queue(&batch).unwrap();
-    assert_eq!(sink.puts.queue.rows(), 1);
+    assert_eq!(sink.puts.shared.state().queue.rows(), 1);
     let rejected = sink.rejected().expect("a refused row");
     let reasons = rejected.column(2).as_string::<i32>();
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -13,6 +13,7 @@ use millstream_engine::source::{
     Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
 };
 use millstream_engine::{Error, Result};
+use tokio_util::sync::CancellationToken;
 
 use super::coalesce;
 use super::endpoint::{Endpoint, LANE, partition_of};
@@ -24,6 +25,8 @@ use crate::log::{Frame, Log, LogOptions};
 pub(super) struct HttpSource {
     ingest: Arc<Ingest>,
     endpoint: Arc<Endpoint>,
+    /// What closes the path; taken when it is opened.
+    stop: Mutex<Option<CancellationToken>>,
 }
 
 impl HttpSource {
@@ -38,8 +41,11 @@ impl HttpSource {
             logs.insert(partition, log);
         }
         let endpoint = Arc::new(Endpoint::new(holder, options, cx.schema, logs));
-        ingest.open(endpoint.clone(), cx.stop)?;
-        Ok(HttpSource { ingest, endpoint })
+        Ok(HttpSource {
+            ingest,
+            endpoint,
+            stop: Mutex::new(Some(cx.stop)),
+        })
     }
 
     fn frames(
@@ -58,8 +64,20 @@ impl Source for HttpSource {
         self.endpoint.schema.clone()
     }
 
+    /// Opens the path, too. Not before it is known from where the logs are read: one that was lost with its disk goes
+    /// on from there, which it cannot once there are rows in it.
     async fn partitions(&self, read: &Offsets) -> Result<Partitions> {
-        Ok(Partitions::fixed(self.endpoint.partitions(), read))
+        let partitions = self.endpoint.partitions();
+        for (of, from) in sequences(read)? {
+            if partitions.contains(&of) {
+                self.endpoint.with_log(&of, |log| log.resume(from))?;
+            }
+        }
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stop) = stop {
+            self.ingest.open(self.endpoint.clone(), stop)?;
+        }
+        Ok(Partitions::fixed(partitions, read))
     }
 
     fn read(&self, partition: &PartitionId, from: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {

@@ -50,6 +50,8 @@ pub(super) struct Finder {
     is_cut: bool,
     listed: Option<Instant>,
     asked: Option<Instant>,
+    /// Whether something was handed out in this run.
+    begun: bool,
 }
 
 impl Finder {
@@ -70,21 +72,22 @@ impl Finder {
             is_cut: false,
             listed: None,
             asked: None,
+            begun: false,
         }
     }
 
     /// What to read now, given what is known.
     pub async fn next(&mut self, read: &Offsets) -> Result<Partitions> {
         let reading = read.values().filter(|offset| !has_ended(offset)).count();
-        let is_first = self.listed.is_none();
-        let mut partitions = Partitions {
-            again: Some(self.poll),
-            ..Partitions::default()
-        };
         // Asked at the end of every object: mostly there is nothing to do.
-        if reading > MOST_OPEN / 2 && !is_first {
-            return Ok(partitions);
+        let nothing = self.found.is_empty() && !self.must_list() && !self.must_ask();
+        if self.begun && (nothing || reading > MOST_OPEN / 2) {
+            return Ok(Partitions {
+                again: self.again(),
+                ..Partitions::default()
+            });
         }
+        let mut partitions = Partitions::default();
         let known = Known::new(read, self.settle)?;
         if self.must_list() {
             partitions.forget = self.list(&known).await?;
@@ -96,16 +99,25 @@ impl Finder {
         if let Some(notices) = &self.notices {
             notices.forget(&partitions.forget);
         }
-        if is_first {
+        if !self.begun {
             partitions.open = known.unfinished();
         }
         let room = MOST_OPEN.saturating_sub(reading);
         partitions.open.extend(self.hand_out(&known, room));
-        if !self.follow && self.found.is_empty() && !self.is_cut {
-            // A source that says at once that this is all is one whose partitions never change.
-            partitions.again = is_first.then_some(SOON);
-        }
+        // A source that says at once that this is all is one whose partitions never change.
+        partitions.again = self.again().or((!self.begun).then_some(SOON));
+        self.begun = true;
         Ok(partitions)
+    }
+
+    /// When to ask again; none where nothing more will come.
+    fn again(&self) -> Option<Duration> {
+        let is_over = !self.follow && self.found.is_empty() && !self.is_cut;
+        (!is_over).then_some(self.poll)
+    }
+
+    fn must_ask(&self) -> bool {
+        self.notices.is_some() && self.asked.is_none_or(|asked| asked.elapsed() >= self.poll)
     }
 
     fn must_list(&self) -> bool {
@@ -147,12 +159,9 @@ impl Finder {
 
     /// Asks the queue, where there is one.
     async fn ask(&mut self, known: &Known<'_>) -> Result<()> {
-        let Some(notices) = self.notices.clone() else {
+        let Some(notices) = self.notices.clone().filter(|_| self.must_ask()) else {
             return Ok(());
         };
-        if self.asked.is_some_and(|asked| asked.elapsed() < self.poll) {
-            return Ok(());
-        }
         for notice in notices.receive(&self.bucket).await? {
             let (receipt, objects) = self.look(notice).await?;
             let mut wait_for = HashSet::new();

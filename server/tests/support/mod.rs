@@ -280,6 +280,17 @@ pub fn post(base: &str, path: &str, body: &str) -> (u16, String) {
     request(base, &(head + body))
 }
 
+/// Puts an object, `bucket/key`, on an emulator, which asks for no signature.
+pub fn put_object(endpoint: &str, path: &str, text: &str) {
+    let head = format!(
+        "PUT /{path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        host(endpoint),
+        text.len()
+    );
+    let (status, said) = request(endpoint, &(head + text));
+    assert_eq!(status, 200, "{said}");
+}
+
 fn host(base: &str) -> &str {
     base.trim_start_matches("http://")
 }

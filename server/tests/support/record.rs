@@ -54,7 +54,7 @@ impl Recorder {
         recorder
     }
 
-    /// Whether a request with `part` in its head has been answered.
+    /// Whether a request with `part` in its head has been made.
     pub fn saw(&self, part: &str) -> bool {
         let heads = self
             .shared
@@ -87,6 +87,9 @@ impl Shared {
             return Ok(());
         }
         self.write(json!({ "head": head, "body": hex(body) }))?;
+        let mut heads = self.heads.lock().expect("no recorder panics while it writes");
+        heads.push(head.clone());
+        drop(heads);
         let mut server = TcpStream::connect(&self.target)?;
         server.write_all(&request)?;
         let answer = read_message(&mut BufReader::new(server), false)?;
@@ -94,10 +97,7 @@ impl Shared {
         if named && !self.withheld.swap(true, SeqCst) {
             return Ok(());
         }
-        client.get_mut().write_all(&answer)?;
-        let mut heads = self.heads.lock().expect("no recorder panics while it writes");
-        heads.push(head);
-        Ok(())
+        client.get_mut().write_all(&answer)
     }
 
     fn write(&self, line: Value) -> std::io::Result<()> {

@@ -143,3 +143,25 @@ async fn so_many_requests_wait_and_no_more() {
         assert_eq!(waiting.await.expect("an answer"), Some(503));
     }
 }
+
+/// The log is gone with its disk; the checkpoint, kept elsewhere, says how far it had come.
+#[tokio::test]
+async fn a_lost_log_goes_on_from_the_checkpoint_whoever_is_waiting() {
+    let house = House::expecting(&[PATH], Limits::default());
+    let cx = house.context("impressions", impressions_options());
+    let source = HttpConnector::new(house.ingest.clone()).open(cx);
+    let source = source.expect("a source");
+    assert_eq!(house.status(&post(PATH, envelope(0..1))), 503, "let in too early");
+    let known = [0, 1].map(|lane| (partition_of(lane), Offset("500".into())));
+    let known = Offsets::from(known);
+    let partitions = source.partitions(&known).await.expect("partitions");
+    assert_eq!(house.status(&post(PATH, envelope(1..2))), 200);
+    let streams = partitions.open.into_iter().map(|(partition, from)| {
+        assert_eq!(from, Some(Offset("500".into())));
+        source.read(&partition, from)
+    });
+    let mut all = futures::stream::select_all(streams);
+    let batch = all.next().await.expect("an open stream").expect("rows");
+    assert_eq!(ids(&batch.rows), [1]);
+    assert_eq!(batch.offset, Offset("501".into()));
+}

@@ -217,7 +217,11 @@ impl House {
         let cx = self.context(name, options);
         let stop = cx.stop.clone();
         let source = HttpConnector::new(self.ingest.clone()).open(cx);
-        (source.expect("a source"), stop)
+        let source = source.expect("a source");
+        // As the runtime does; the path is open then.
+        let none = Offsets::new();
+        futures::executor::block_on(source.partitions(&none)).expect("partitions");
+        (source, stop)
     }
 
     fn client(&self) -> Client {
