@@ -17,6 +17,9 @@ use super::reader::Read;
 use super::source::Shared;
 use super::stream::Trouble;
 
+/// A call that takes longer, or that has waited so long for others, is spoken of: rows may be waiting behind it.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// Asks one shard.
 pub(super) struct Poll {
     pace: Pace,
@@ -45,7 +48,7 @@ impl Poll {
         }
     }
 
-    /// The next records of `shard`. Without an iterator it gets one that stands at `position`.
+    /// The next records of `shard`. After [`Trouble::Slow`] the same call goes on. Without an iterator it gets one that stands at `position`.
     pub async fn read(
         &mut self,
         shared: &Arc<Shared>,
@@ -55,10 +58,15 @@ impl Poll {
         if self.call.is_empty() {
             self.begin(shared, shard, position);
         }
-        let Some(Ok(call)) = self.call.join_next().await else {
-            return Err(Trouble::Other(Error::bug(
-                "a call to Kinesis was not made to its end",
-            )));
+        let overdue = self.due.max(Instant::now()) + SLOW;
+        let call = tokio::select! {
+            biased;
+            call = self.call.join_next() => call,
+            () = tokio::time::sleep_until(overdue) => return Err(Trouble::Slow),
+        };
+        let Some(Ok(call)) = call else {
+            let e = Error::bug("a call to Kinesis was not made to its end");
+            return Err(Trouble::Other(e));
         };
         self.iterator = call.iterator;
         match &call.got {
@@ -131,4 +139,23 @@ async fn ask(
 /// A lag as the service names it.
 pub(super) fn millis(of: i64) -> Duration {
     Duration::from_millis(u64::try_from(of).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sources::kinesis::source::tests::shared;
+
+    #[tokio::test]
+    async fn a_reader_that_waits_for_others_says_so() {
+        let shared = shared();
+        let all = shared.reads.available_permits() as u32;
+        let _others = shared.reads.clone().acquire_many_owned(all).await.unwrap();
+        let mut poll = Poll::new(ShardLimits::KINESIS);
+        for _ in 0..2 {
+            let read = poll.read(&shared, "s-1", &Position::TrimHorizon).await;
+            assert!(matches!(read, Err(Trouble::Slow)));
+            assert_eq!(poll.call.len(), 1, "the call still waits");
+        }
+    }
 }

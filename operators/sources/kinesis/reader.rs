@@ -110,6 +110,7 @@ impl Reader {
                     // Rows may be waiting that it may not have yet.
                     return self.decoding.empty(&self.position).map(Some);
                 }
+                Err(Trouble::Slow) => return self.decoding.empty(&self.position).map(Some),
                 Err(Trouble::Expired) => self.shared.counters.add("iterators_reopened", 1),
                 Err(Trouble::Gone) => return self.gone().await.map(Some),
                 Err(Trouble::Other(e)) => return Err(e),

@@ -169,7 +169,7 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use arrow::datatypes::Schema;
     use serde_json::json;
 
@@ -188,6 +188,11 @@ mod tests {
         };
         let options = serde_json::from_value(json!({"stream": "clicks"})).unwrap();
         KinesisSource::new(options, start, ShardLimits::KINESIS, cx)
+    }
+
+    /// What readers share, of a source that nobody answers.
+    pub fn shared() -> Arc<Shared> {
+        source(PathBuf::new(), Start::TrimHorizon).shared
     }
 
     #[test]

@@ -34,6 +34,8 @@ const RECORDS_PER_READ: i32 = 10_000;
 pub(super) enum Trouble {
     /// The shard, or the consumer, has given all it may for now.
     Refused(String),
+    /// The answer takes long.
+    Slow,
     /// The iterator is too old.
     Expired,
     /// There is no such shard.
