@@ -1,5 +1,5 @@
 //! The sinks of streams beside plain SDK clients that make the same puts: 500 records each, four on their way. The
-//! clients have their records as JSON already; the sinks get Arrow rows, and keep order, limits and what was refused.
+//! clients make their records from structs with serde; the sinks get Arrow rows, and keep order, limits and what was refused.
 //! Both talk to a server in this process that takes everything at once, over a socket; so what is compared is what a
 //! core has to do, not how long a service takes.
 //!
@@ -21,6 +21,7 @@ use millstream_engine::sink::{SinkConnector, SinkContext};
 use millstream_operators::aws::{self, AwsOptions};
 use millstream_operators::sinks::firehose::FirehoseConnector;
 use millstream_operators::sinks::kinesis::KinesisSinkConnector;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 const ROWS: usize = 200_000;
@@ -119,6 +120,20 @@ async fn through_the_sink(what: What, endpoint: &str) -> anyhow::Result<Duration
     Ok(started.elapsed())
 }
 
+/// A row as a client has it.
+#[derive(Clone, Serialize, Deserialize)]
+struct Row {
+    impression_id: String,
+    ad_id: String,
+    occurred_at: String,
+}
+
+fn rows() -> Vec<Row> {
+    let rows = lines(ROWS);
+    let rows = rows.split(|b| *b == b'\n').map(serde_json::from_slice::<Row>);
+    rows.map(|row| row.expect("a row of ours")).collect()
+}
+
 /// Puts as many records with an SDK client.
 async fn by_hand(what: What, endpoint: &str) -> anyhow::Result<Duration> {
     let options = AwsOptions {
@@ -127,14 +142,13 @@ async fn by_hand(what: What, endpoint: &str) -> anyhow::Result<Duration> {
         ..AwsOptions::default()
     };
     let (kinesis, firehose) = (aws::kinesis(&options).await?, aws::firehose(&options).await?);
-    let text = lines(ROWS);
-    let records: Vec<Vec<u8>> = text.split(|b| *b == b'\n').map(<[u8]>::to_vec).collect();
-    let puts: Vec<Vec<Vec<u8>>> = records.chunks(PUT).map(<[Vec<u8>]>::to_vec).collect();
+    let rows: Vec<Row> = rows();
     let started = Instant::now();
-    let mut puts = futures::stream::iter(puts)
-        .map(|records| {
+    let mut puts = futures::stream::iter(rows.chunks(PUT).map(<[Row]>::to_vec))
+        .map(|rows| {
             let (kinesis, firehose) = (kinesis.clone(), firehose.clone());
             tokio::spawn(async move {
+                let records = rows.iter().map(serde_json::to_vec).collect::<Result<_, _>>()?;
                 match what {
                     What::Firehose => put_firehose(&firehose, records).await,
                     What::Kinesis | What::KinesisByKey => put_kinesis(&kinesis, records).await,

@@ -2,13 +2,14 @@
 //! rows as JSON lines, and the name under which one life of a sink publishes.
 
 use std::io::Write;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::Field;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Field, Schema, TimestampMicrosecondType};
 use arrow::json::LineDelimitedWriter;
 use arrow::json::writer::WriterBuilder;
 use millstream_engine::sink::{Committable, SinkContext};
-use millstream_engine::time::Timestamp;
+use millstream_engine::time::{Timestamp, timestamp_type};
 use millstream_engine::{Error, Result};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -86,8 +87,29 @@ fn write_ndjson(rows: &RecordBatch, to: &mut impl Write) -> Result<()> {
         .with_explicit_nulls(true)
         .with_timestamp_format(JSON_TIMESTAMP.into())
         .build(to);
-    writer.write(rows)?;
+    writer.write(&in_utc(rows)?)?;
     Ok(writer.finish()?)
+}
+
+/// The rows with the zone of their timestamps in the types: the text is the same, and takes a third of the time of one by
+/// [`JSON_TIMESTAMP`], which is for timestamps within other columns.
+fn in_utc(rows: &RecordBatch) -> Result<RecordBatch> {
+    let plain = timestamp_type();
+    if rows.schema_ref().fields().iter().all(|f| f.data_type() != &plain) {
+        return Ok(rows.clone());
+    }
+    let column = |(field, column): (&Arc<Field>, &ArrayRef)| {
+        let times = column.as_primitive_opt::<TimestampMicrosecondType>();
+        let Some(times) = times.filter(|_| field.data_type() == &plain) else {
+            return (field.clone(), column.clone());
+        };
+        let times = times.clone().with_timezone("+00:00");
+        let field = field.as_ref().clone().with_data_type(times.data_type().clone());
+        (Arc::new(field), Arc::new(times) as ArrayRef)
+    };
+    let all = rows.schema_ref().fields().iter().zip(rows.columns()).map(column);
+    let (fields, columns): (Vec<_>, Vec<_>) = all.unzip();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
 }
 
 /// What a sink promises, as it stands in the checkpoint.
