@@ -1,9 +1,9 @@
 //! AWS clients: the standard credentials, endpoint overrides, roles, and SDK errors sorted into ours.
 //!
-//! Credentials come from the environment, profiles, web identity, and the roles of containers and instances, as for the
-//! AWS command line; `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` are applied by the SDK itself. The environment is
-//! read once per process; a connector's [`AwsOptions`] go before it. The SDK tries a request twice at most: repeating
-//! with patience is the runtime's work, which knows about backpressure and shutdown.
+//! Credentials come from the environment, profiles (with sso and credential_process), web identity, and the roles of
+//! containers and instances, as for the AWS command line; `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>` are applied by
+//! the SDK itself. The environment is read once per process; a connector's [`AwsOptions`] go before it. The SDK tries a
+//! request twice at most: repeating with patience is the runtime's work, which knows about backpressure and shutdown.
 
 use std::fmt::Display;
 use std::time::Duration;
