@@ -282,3 +282,100 @@ impl Ends {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{Schema, SchemaRef};
+    use async_trait::async_trait;
+    use futures::stream::{BoxStream, StreamExt};
+
+    use super::*;
+    use crate::message::Epoch;
+    use crate::runtime::clock::ClockSettings;
+    use crate::runtime::timer;
+    use crate::source::SourceBatch;
+
+    /// A source that is not asked.
+    struct Silent;
+
+    #[async_trait]
+    impl Source for Silent {
+        fn schema(&self) -> SchemaRef {
+            Arc::new(Schema::empty())
+        }
+
+        async fn partitions(&self, _: &Offsets) -> Result<Partitions> {
+            Ok(Partitions::default())
+        }
+
+        fn read(&self, _: &PartitionId, _: Option<Offset>) -> BoxStream<'static, Result<SourceBatch>> {
+            futures::stream::empty().boxed()
+        }
+
+        async fn commit(&self, _: &Offsets) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    fn discovery(assignments: mpsc::Sender<Assignment>) -> Discovery {
+        let settings = ClockSettings {
+            max_out_of_orderness: Duration::ZERO,
+            idle_after: Duration::from_secs(10),
+        };
+        let (_, arriving) = mpsc::channel(1);
+        Discovery {
+            name: "s".into(),
+            source: Arc::new(Silent),
+            clock: Arc::new(SourceClock::new(settings, crate::time::Timestamp::MIN)),
+            timer: timer::real(),
+            stop: CancellationToken::new(),
+            known: Offsets::from([(id("parent"), Offset("end".into()))]),
+            tasks: vec![Reader {
+                assignments,
+                reading: HashSet::new(),
+            }],
+            ends: Ends {
+                arriving,
+                waiting: Vec::new(),
+            },
+            assigned: HashSet::new(),
+            leaving: BTreeMap::new(),
+            progress: Arc::default(),
+            deserted: Duration::ZERO,
+        }
+    }
+
+    fn id(name: &str) -> PartitionId {
+        PartitionId(name.into())
+    }
+
+    /// A child is on its way to its task: until a checkpoint that began after it arrived is complete, there may be one
+    /// that has neither it nor its parent.
+    #[tokio::test]
+    async fn an_offset_is_forgotten_when_a_checkpoint_has_what_followed_it() {
+        let (assignments, mut task) = mpsc::channel(ASSIGNMENTS);
+        let mut it = discovery(assignments);
+        let child = Partitions {
+            open: vec![(id("child"), Some(Offset("0".into())))],
+            forget: vec![id("parent")],
+            again: None,
+        };
+        it.assign(child).await;
+        let completed = |it: &Discovery, epoch| it.progress.checkpointed(Epoch(epoch), Duration::ZERO);
+        completed(&it, 5);
+        it.forget(vec![id("parent")]).await;
+        assert!(matches!(task.try_recv(), Ok(Assignment::Read(_))), "the child");
+        // It has arrived; checkpoint 6 may have begun before that, 7 cannot have.
+        for epoch in [5, 6] {
+            completed(&it, epoch);
+            it.forget(vec![id("parent")]).await;
+            assert!(task.try_recv().is_err(), "{epoch}");
+            assert!(it.known.contains_key(&id("parent")), "{epoch}");
+        }
+        completed(&it, 7);
+        it.forget(vec![id("parent")]).await;
+        let told = task.try_recv();
+        assert!(matches!(told, Ok(Assignment::Forget(ids)) if ids == [id("parent")]));
+        assert_eq!(it.known.keys().collect::<Vec<_>>(), [&id("child")]);
+    }
+}
