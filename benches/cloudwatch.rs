@@ -15,7 +15,7 @@ use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
-use millstream_benches::service;
+use millstream_benches::{median, service};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{SinkConnector, SinkContext};
@@ -38,16 +38,13 @@ fn main() -> anyhow::Result<()> {
         return service::again(&endpoint);
     }
     let runtime = tokio::runtime::Runtime::new()?;
+    let rate = |took: Duration| POINTS as f64 / took.as_secs_f64();
     let (mut sink, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        sink.push(runtime.block_on(through_the_sink(&endpoint))?);
-        plain.push(runtime.block_on(by_hand(&endpoint))?);
+        sink.push(rate(runtime.block_on(through_the_sink(&endpoint))?));
+        plain.push(rate(runtime.block_on(by_hand(&endpoint))?));
     }
-    let rate = |of: &mut Vec<Duration>| {
-        of.sort();
-        POINTS as f64 / of[of.len() / 2].as_secs_f64()
-    };
-    let (sink, plain) = (rate(&mut sink), rate(&mut plain));
+    let (sink, plain) = (median(sink), median(plain));
     println!("| puts | sink points/s | plain client points/s | ratio |\n|---|---|---|---|");
     println!("| cloudwatch | {sink:.0} | {plain:.0} | {:.2} |", sink / plain);
     Ok(())

@@ -14,7 +14,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use futures::StreamExt;
-use millstream_benches::{lines, schema, service};
+use millstream_benches::{lines, median, schema, service};
 use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offsets, SourceConnector, SourceContext};
 use millstream_operators::aws::{self, AwsOptions};
@@ -43,13 +43,13 @@ async fn compare() -> anyhow::Result<()> {
     println!("|---|---|---|---|---|---|");
     for (stream, records, rows) in STREAMS {
         fill(&client, stream, records, rows).await?;
+        let rate = |took: Duration| (records * rows) as f64 / took.as_secs_f64();
         let (mut plain, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            plain.push(through_the_client(&client, stream, records).await?);
-            ours.push(through_the_source(stream, records * rows).await?);
+            plain.push(rate(through_the_client(&client, stream, records).await?));
+            ours.push(rate(through_the_source(stream, records * rows).await?));
         }
-        let rate = |took: Duration| (records * rows) as f64 / took.as_secs_f64();
-        let (plain, ours) = (rate(median(plain)), rate(median(ours)));
+        let (plain, ours) = (median(plain), median(ours));
         println!(
             "| {stream} | {records} | {rows} | {plain:.0} | {ours:.0} | {:.2} |",
             ours / plain
@@ -157,9 +157,4 @@ async fn through_the_source(stream: &str, rows: usize) -> anyhow::Result<Duratio
     let took = started.elapsed();
     ensure!(total.load(Relaxed) == rows, "{total:?} rows instead of {rows}");
     Ok(took)
-}
-
-fn median(mut of: Vec<Duration>) -> Duration {
-    of.sort();
-    of[of.len() / 2]
 }

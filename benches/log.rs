@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use millstream_benches::{impressions, schema};
+use millstream_benches::median;
 use millstream_operators::log::{Log, LogOptions};
 
 const FRAMES: usize = 10_000;
@@ -47,8 +47,8 @@ fn main() -> anyhow::Result<()> {
         ratios.push(ratio);
         fs::remove_dir_all(&dir)?;
     }
-    println!("\nmedian ratio {:.2}", median(&mut ratios));
-    println!("median of reading it back: {:.0} MB/s", median(&mut recovery));
+    println!("\nmedian ratio {:.2}", median(ratios));
+    println!("median of reading it back: {:.0} MB/s", median(recovery));
     Ok(())
 }
 
@@ -102,9 +102,4 @@ fn plain(path: &Path, bytes: u64, syncs: u64) -> anyhow::Result<Duration> {
         file.sync_data()?;
     }
     Ok(started.elapsed())
-}
-
-fn median(of: &mut [f64]) -> f64 {
-    of.sort_by(f64::total_cmp);
-    of[of.len() / 2]
 }

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
-use millstream_benches::{impressions, lines, service};
+use millstream_benches::{impressions, lines, median, service};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{SinkConnector, SinkContext};
@@ -39,16 +39,13 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     println!("| puts | sink rows/s | plain client rows/s | ratio |\n|---|---|---|---|");
     for what in [What::Kinesis, What::KinesisByKey, What::Firehose] {
+        let rate = |took: Duration| ROWS as f64 / took.as_secs_f64();
         let (mut sink, mut plain) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            sink.push(runtime.block_on(through_the_sink(what, &endpoint))?);
-            plain.push(runtime.block_on(by_hand(what, &endpoint))?);
+            sink.push(rate(runtime.block_on(through_the_sink(what, &endpoint))?));
+            plain.push(rate(runtime.block_on(by_hand(what, &endpoint))?));
         }
-        let rate = |of: &mut Vec<Duration>| {
-            of.sort();
-            ROWS as f64 / of[of.len() / 2].as_secs_f64()
-        };
-        let (sink, plain) = (rate(&mut sink), rate(&mut plain));
+        let (sink, plain) = (median(sink), median(plain));
         println!(
             "| {} | {sink:.0} | {plain:.0} | {:.2} |",
             what.name(),

@@ -16,6 +16,13 @@ use tokio::sync::watch;
 
 use crate::time::Timestamp;
 
+/// How often a partition looks whether it, or the whole source, has fallen idle; a small part of the
+/// shortest sensible `idle_after`.
+pub const IDLE_CHECK: Duration = Duration::from_millis(250);
+/// A task that wakes up this much after it fell asleep was stopped, as a process can be: the idle check alone
+/// would have woken it four times.
+pub const HELD_UP: Duration = Duration::from_secs(1);
+
 /// What a source's file section says about time.
 #[derive(Clone, Copy, Debug)]
 pub struct ClockSettings {

@@ -21,18 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{ErrorClass, Result};
 use crate::runtime::backoff::Backoff;
-use crate::runtime::clock::SourceClock;
+use crate::runtime::clock::{HELD_UP, IDLE_CHECK, SourceClock};
 use crate::runtime::status::Progress;
 use crate::runtime::timer::Timer;
 use crate::source::{Offset, Offsets, PartitionId, Partitions, Source};
 
 /// Assignments and ends that may wait: more would only wait in another place.
 pub const ASSIGNMENTS: usize = 64;
-
-/// How often a source without any partition looks whether it has fallen idle.
-const IDLE_CHECK: Duration = Duration::from_millis(250);
-/// A look that comes this late comes from a process that was stopped.
-const HELD_UP: Duration = Duration::from_secs(1);
 
 /// What a partition task is told.
 #[derive(Debug)]

@@ -21,18 +21,11 @@ use crate::message::Barrier;
 use crate::metrics::NodeMetrics;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::chain::{Chain, FanId};
-use crate::runtime::clock::SourceClock;
+use crate::runtime::clock::{HELD_UP, IDLE_CHECK, SourceClock};
 use crate::runtime::discovery::{Assignment, Ended, Reading};
 use crate::runtime::timer::Timer;
 use crate::source::{Offsets, PartitionId, Source, SourceBatch};
 use crate::time::Timestamp;
-
-/// How often a partition looks whether it, or the whole source, has fallen idle; a small part of the
-/// shortest sensible `idle_after`.
-const IDLE_CHECK: Duration = Duration::from_millis(250);
-/// A task that wakes up this much after it fell asleep was stopped, as a process can be: the idle check alone
-/// would have woken it four times.
-const HELD_UP: Duration = Duration::from_secs(1);
 
 /// Everything a partition task needs.
 pub struct SourceTask {

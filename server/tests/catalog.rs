@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use support::proxy::{self, Proxy};
-use support::{Aws, Launch, Millstream, free_port, log, post, python_json};
+use support::{Aws, Launch, Millstream, free_port, log, newest_manifest, post, python_json};
 
 /// `$QUERY` is filled in.
 const PIPELINE: &str = r#"
@@ -108,7 +108,7 @@ fn what_the_catalog_says_is_enough_to_read_every_row_once() {
     let it = Millstream::start(&launch);
     send(&it, 4);
     it.wait_for("a checkpoint with the open files", || {
-        let manifest = newest_manifest(dir.path());
+        let manifest = newest_manifest(dir.path(), "shown").to_string();
         [
             "month=02/day=03/shown-kept",
             "month=02/day=03/hour=04/shown-by_hour",
@@ -288,21 +288,6 @@ fn assert_rows(found: &Value) {
         assert_eq!(row, &expect);
     }
     assert!(without >= ROWS, "only {without} rows are of the first life");
-}
-
-fn newest_manifest(dir: &Path) -> String {
-    let checkpoints = std::fs::read_dir(dir.join("data/shown/checkpoints"));
-    let paths = checkpoints
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let manifests = paths.filter(|path| path.extension().is_some_and(|e| e == "json"));
-    // One that is removed meanwhile was not the newest.
-    manifests
-        .max()
-        .and_then(|path| std::fs::read_to_string(path).ok())
-        .unwrap_or_default()
 }
 
 fn ids(rows: &Value) -> Vec<String> {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use support::proxy::{Fate, Proxy};
-use support::{Aws, Launch, Millstream, PATIENCE, log, pause, python_json, root};
+use support::{Aws, Launch, Millstream, PATIENCE, log, newest_manifest, pause, python_json, root};
 
 const BUCKET: &str = "millstream-raw";
 
@@ -318,20 +318,6 @@ fn offsets(dir: &Path) -> BTreeMap<String, String> {
 }
 
 fn offsets_of(dir: &Path, pipeline: &str, source: &str) -> BTreeMap<String, String> {
-    let checkpoints = std::fs::read_dir(dir.join("data").join(pipeline).join("checkpoints"));
-    let paths = checkpoints
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let newest = paths
-        .filter(|path| path.extension().is_some_and(|e| e == "json"))
-        .max();
-    let text = newest
-        .and_then(|path| std::fs::read_to_string(path).ok())
-        .unwrap_or_default();
-    // A checksum line follows the JSON.
-    let manifest: Value =
-        serde_json::from_str(text.split("\ncrc32 ").next().unwrap_or_default()).unwrap_or_default();
+    let manifest = newest_manifest(dir, pipeline);
     serde_json::from_value(manifest["sources"][source]["offsets"].clone()).unwrap_or_default()
 }

@@ -4,12 +4,10 @@
 
 mod support;
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 use support::load::{Load, verify_lake};
 use support::proxy::{self, Proxy};
-use support::{Aws, Launch, Millstream, free_port, log, python_json, quick};
+use support::{Aws, Launch, Millstream, free_port, log, newest_manifest, python_json, quick};
 
 /// A part, 8 MiB, every few seconds.
 const TRAFFIC: [&str; 4] = ["--rate", "20000", "--ads", "1000"];
@@ -39,10 +37,10 @@ fn large_files_are_sent_while_they_grow_and_survive_kills() {
     };
     for life in 0..3 {
         let it = Millstream::start(&launch);
-        let before = newest(dir.path());
+        let before = newest_manifest(dir.path(), "advertising-aws");
         let load = Load::start(dir.path(), &it.ingest, &TRAFFIC);
         it.wait_for("a checkpoint of this life that names a part", || {
-            let now = newest(dir.path());
+            let now = newest_manifest(dir.path(), "advertising-aws");
             now["epoch"] != before["epoch"] && names_a_part(&now)
         });
         if life < 2 {
@@ -63,25 +61,6 @@ fn large_files_are_sent_while_they_grow_and_survive_kills() {
     python_json("download.py", &[bucket, &lake.display().to_string()], &aws.env);
     let proof = verify_lake(dir.path(), &lake, &[]);
     assert!(proof.holds, "{}", proof.text);
-}
-
-/// The newest checkpoint.
-fn newest(dir: &Path) -> Value {
-    let checkpoints = std::fs::read_dir(dir.join("data/advertising-aws/checkpoints"));
-    let paths = checkpoints
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
-    let newest = paths
-        .filter(|path| path.extension().is_some_and(|e| e == "json"))
-        .max();
-    let text = newest
-        .and_then(|path| std::fs::read_to_string(path).ok())
-        .unwrap_or_default();
-    // A checksum line follows the JSON.
-    let manifest = text.split("\ncrc32 ").next().unwrap_or_default();
-    serde_json::from_str(manifest).unwrap_or_default()
 }
 
 /// Whether a checkpoint holds the ETag of a part of a file that is still open.

@@ -247,6 +247,25 @@ pub fn log(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("millstream.log")).unwrap_or_default()
 }
 
+/// The newest checkpoint of a pipeline; null where there is none, or where it was removed meanwhile.
+pub fn newest_manifest(dir: &Path, pipeline: &str) -> Value {
+    let checkpoints = std::fs::read_dir(dir.join("data").join(pipeline).join("checkpoints"));
+    let paths = checkpoints
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
+    let newest = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .max();
+    let text = newest
+        .and_then(|path| std::fs::read_to_string(path).ok())
+        .unwrap_or_default();
+    // A checksum line follows the JSON.
+    let manifest = text.split("\ncrc32 ").next().unwrap_or_default();
+    serde_json::from_str(manifest).unwrap_or_default()
+}
+
 /// A port nobody listens on now.
 pub fn free_port() -> u16 {
     let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
