@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use millstream_benches::median;
+use millstream_benches::{impressions, median, schema};
 use millstream_operators::log::{Log, LogOptions};
 
 const FRAMES: usize = 10_000;
