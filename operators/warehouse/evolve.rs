@@ -38,12 +38,14 @@ pub fn evolve(old: &TableSql, new: &TableSql, namespace: &str, dialect: Dialect)
         dialect,
         found: Evolution::default(),
     };
-    let (kept, added) = new.columns.split_at(old.columns.len().min(new.columns.len()));
     evolving.kept(old, new);
-    for ((name, before), (_, after)) in old.columns.iter().zip(kept).filter(|(o, n)| same(&o.0, &n.0)) {
-        evolving.change(name, before, after);
+    for (name, before) in &old.columns {
+        if let Some(at) = position(new, name) {
+            evolving.change(name, before, &new.columns[at].1);
+        }
     }
-    for (name, column) in added.iter().filter(|(name, _)| position(old, name).is_none()) {
+    let added = new.columns.iter().skip(old.columns.len());
+    for (name, column) in added.filter(|(name, _)| position(old, name).is_none()) {
         evolving.add(name, column, new);
     }
     if dialect == Dialect::Redshift && !same_keys(&old.sortkey, &new.sortkey) {
