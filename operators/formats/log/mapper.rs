@@ -123,6 +123,16 @@ impl LogMapper {
         self.errors.push(self.lines, &bad, start)
     }
 
+    /// Takes a line at which a file cannot be read any more.
+    ///
+    /// # Errors
+    /// As with [`LogMapper::push_line`].
+    pub fn push_unreadable(&mut self, why: &str) -> Result<()> {
+        self.lines += 1;
+        let bad = Bad::new("unreadable", why);
+        self.errors.push(self.lines, &bad, b"")
+    }
+
     /// Notes what is wanted of a line.
     fn scan<'l>(&mut self, line: &'l [u8]) -> Result<&'l str, Bad> {
         let text = std::str::from_utf8(line).map_err(|e| {

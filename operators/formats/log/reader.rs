@@ -67,7 +67,7 @@ impl Reader {
     /// # Errors
     /// Of class data: the bytes cannot be read, and the whole lines in front of them have been given before; or there
     /// are more bad rows than the budget has.
-    pub fn next(&mut self) -> Result<Option<Tables>> {
+    pub fn piece(&mut self) -> Result<Option<Tables>> {
         if let Some(e) = self.broken.take() {
             return Err(e);
         }
@@ -174,7 +174,7 @@ mod tests {
         let text: String = (0..40_000).map(line).collect();
         let (mut all, mut places) = (Vec::new(), vec![(0, 0)]);
         let mut whole = reader(Cursor::new(text.clone()));
-        while let Some(tables) = whole.next().expect("readable") {
+        while let Some(tables) = whole.piece().expect("readable") {
             all.push(taken(&tables));
             places.push(whole.position());
         }
@@ -189,7 +189,7 @@ mod tests {
         for (at, place) in places.into_iter().enumerate() {
             let mut rest = reader(Cursor::new(text.as_bytes()[place.1 as usize..].to_vec())).resume(place);
             let mut got = Vec::new();
-            while let Some(tables) = rest.next().expect("readable") {
+            while let Some(tables) = rest.piece().expect("readable") {
                 got.push(taken(&tables));
             }
             assert_eq!(got, all[at..], "{place:?}");
@@ -211,10 +211,10 @@ mod tests {
     #[test]
     fn lines_in_front_of_damage_are_good() {
         let mut reader = reader(Damaged(Cursor::new(b"{\"n\":1}\n{\"n\":2}\n{\"n\":3}")));
-        let tables = reader.next().expect("what is in front").expect("rows");
+        let tables = reader.piece().expect("what is in front").expect("rows");
         assert_eq!(taken(&tables).0, [1, 2]);
         assert_eq!(reader.position(), (2, 16));
-        assert_eq!(reader.next().expect_err("damage").to_string(), "damaged");
+        assert_eq!(reader.piece().expect_err("damage").to_string(), "damaged");
     }
 
     #[test]
@@ -223,9 +223,9 @@ mod tests {
             "{\"n\":1}\n{\"n\":2,\"x\":\"abcdefgh\"}\n{\"n\":3}\n\n{\"n\":12}",
         ));
         reader.longest = 12;
-        let tables = reader.next().expect("readable").expect("rows");
+        let tables = reader.piece().expect("readable").expect("rows");
         assert_eq!(taken(&tables), (vec![1, 3, 12], vec![2]));
         assert_eq!(reader.position(), (5, 48));
-        assert!(reader.next().expect("readable").is_none());
+        assert!(reader.piece().expect("readable").is_none());
     }
 }
