@@ -7,7 +7,8 @@
 
 use super::errors::Bad;
 use super::number;
-use super::scan::{self, Kind, Raw};
+use super::scan::{Kind, Raw};
+use super::strings;
 use crate::formats::time;
 use crate::warehouse::types::{SqlType, VARCHAR_MAX};
 
@@ -61,7 +62,7 @@ impl Takes {
             (Kind::False, SqlType::Boolean) => Ok(Cell::Bool(false)),
             (Kind::String, of) if raw.escaped => {
                 let mut plain = String::new();
-                scan::unescape(raw.text(text), &mut plain)?;
+                strings::unescape(raw.text(text), &mut plain)?;
                 string_cell(of, plain.trim())
             }
             (Kind::String, of) => string_cell(of, raw.text(text).trim()),
@@ -72,7 +73,7 @@ impl Takes {
     fn json(self, raw: Raw, text: &str, scratch: &mut String) -> Result<Cell, Bad> {
         let cell = match raw.kind {
             Kind::Object | Kind::Array => in_scratch(scratch, |to| {
-                scan::compact(raw.text(text), to);
+                strings::compact(raw.text(text), to);
                 Ok(())
             })?,
             // With its quotes, as it stands in the line.
@@ -84,7 +85,7 @@ impl Takes {
 
     fn text(self, raw: Raw, text: &str, scratch: &mut String) -> Result<Cell, Bad> {
         let cell = match raw.kind {
-            Kind::String if raw.escaped => in_scratch(scratch, |to| scan::unescape(raw.text(text), to))?,
+            Kind::String if raw.escaped => in_scratch(scratch, |to| strings::unescape(raw.text(text), to))?,
             Kind::Object | Kind::Array => return self.json(raw, text, scratch),
             _ => Cell::Line(raw.start, raw.end),
         };

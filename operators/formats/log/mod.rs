@@ -22,6 +22,7 @@ mod reader;
 mod row;
 mod scan;
 mod schema;
+mod strings;
 pub mod tree;
 mod yaml;
 

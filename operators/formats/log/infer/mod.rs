@@ -142,11 +142,11 @@ impl Infer {
             let more = self.bad_lines - TOLD_LINES;
             self.reports.push(format!("{more} more lines are passed over"));
         }
-        let columns = match self.found {
-            Found::Compat(found) => found.columns(&self.options)?,
-            Found::Widened(found) => found.columns(&self.options, &mut self.reports),
+        let (index, columns) = match self.found {
+            Found::Compat(found) => ("smallint".to_owned(), found.columns(&self.options)?),
+            Found::Widened(found) => (found.index(), found.columns(&self.options, &mut self.reports)),
         };
-        let mut all = leading(&self.options);
+        let mut all = leading(&self.options, &index);
         all.extend(columns);
         let source_type = match self.options.source_type {
             SourceType::Dict => "dict",
@@ -164,14 +164,14 @@ impl Infer {
     }
 }
 
-/// Columns that are not looked for.
-fn leading(options: &Options) -> Vec<Tree> {
+/// Columns that are not looked for; `index` is the type of the place in a list.
+fn leading(options: &Options, index: &str) -> Vec<Tree> {
     let mut columns = Vec::new();
     if options.source_type != SourceType::Dict {
         columns.push(Tree::map([
             ("is_mandatory", Tree::Bool(true)),
             ("log_key", Tree::text("index")),
-            ("sql_attr", Tree::text("smallint not null")),
+            ("sql_attr", Tree::text(format!("{index} not null"))),
         ]));
     }
     if options.add_source_filename {

@@ -4,6 +4,7 @@ use millstream_engine::{Error, Result};
 
 use super::super::scan::{self, Kind, Raw};
 use super::super::schema::SourceType;
+use super::super::strings;
 use super::Options;
 
 /// The key of what rows are made of, where that is no object.
@@ -13,6 +14,9 @@ const VALUE: &str = "value";
 pub(super) trait Notes {
     /// A value under a key: a path with dots.
     fn value(&mut self, key: &str, value: &Found<'_>, is_foreign: bool) -> Result<()>;
+
+    /// The place of an element: its number in a list, or its key in a sparse one.
+    fn index(&mut self, _place: &str) {}
 
     /// An object under a key that is walked through.
     fn object(&mut self, _key: &str, _line: u64) {}
@@ -56,10 +60,14 @@ impl<'t> Walk<'t> {
         match (self.options.source_type, source.kind) {
             (SourceType::Dict, _) => self.row(source, depth, notes),
             (SourceType::List, Kind::Array) | (SourceType::SparseList, Kind::Object) => {
-                let members = self.members(source)?;
-                members
-                    .into_iter()
-                    .try_for_each(|(_, value)| self.row(value, depth, notes))
+                for (at, (name, value)) in self.members(source)?.into_iter().enumerate() {
+                    match source.kind {
+                        Kind::Object => notes.index(&name),
+                        _ => notes.index(&at.to_string()),
+                    }
+                    self.row(value, depth, notes)?;
+                }
+                Ok(())
             }
             (SourceType::List, _) => Err(self.wrong_source("a list")),
             (SourceType::SparseList, _) => Err(self.wrong_source("an object")),
@@ -137,7 +145,7 @@ impl<'t> Walk<'t> {
         let text = match raw.escaped {
             true => {
                 let mut plain = String::new();
-                scan::unescape(text, &mut plain).map_err(|bad| Error::data(bad.detail))?;
+                strings::unescape(text, &mut plain).map_err(|bad| Error::data(bad.detail))?;
                 plain.into()
             }
             false => text.into(),

@@ -30,6 +30,7 @@ const DECIMAL: i128 = 10_i128.pow(37);
 pub(super) struct Widened {
     seen: BTreeMap<(Origin, String), Seen>,
     nameless: BTreeMap<String, u64>,
+    index: Seen,
 }
 
 /// Where a key starts.
@@ -77,14 +78,16 @@ impl Notes for Widened {
             Kind::Object => Of::Object,
         };
         if of == Of::Int {
-            match value.text.parse::<i128>() {
-                Ok(number) => seen.largest = seen.largest.max(Some(number.saturating_abs())),
-                Err(_) => seen.beyond = true,
-            }
+            seen.number(&value.text);
         }
         seen.bytes = seen.bytes.max(value.text.len());
         seen.kinds.entry(of).or_insert((0, value.line)).0 += 1;
         Ok(())
+    }
+
+    fn index(&mut self, place: &str) {
+        self.index.number(place);
+        self.index.bytes = self.index.bytes.max(place.len());
     }
 
     fn object(&mut self, key: &str, line: u64) {
@@ -98,6 +101,14 @@ impl Notes for Widened {
 }
 
 impl Widened {
+    /// The type of the place in a list.
+    pub fn index(&self) -> String {
+        match self.index.beyond {
+            true => format!("varchar({})", roomy(self.index.bytes)),
+            false => self.index.integer().replace("int2", "smallint"),
+        }
+    }
+
     /// The columns, foreign ones first, and what is to be told of them.
     pub fn columns(self, options: &Options, reports: &mut Vec<String>) -> Vec<Tree> {
         for (name, line) in &self.nameless {
@@ -139,6 +150,13 @@ impl Widened {
 }
 
 impl Seen {
+    fn number(&mut self, text: &str) {
+        match text.parse::<i128>() {
+            Ok(number) => self.largest = self.largest.max(Some(number.saturating_abs())),
+            Err(_) => self.beyond = true,
+        }
+    }
+
     /// The type of the column, and whether it holds JSON; nothing, if there was no value.
     fn column(&self, key: &str, reports: &mut Vec<String>) -> Option<(String, bool)> {
         if self.kinds.is_empty() {
