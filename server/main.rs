@@ -5,6 +5,9 @@
 
 mod api;
 mod bounded;
+#[allow(dead_code, reason = "the API and the scheduler come with the next changes")]
+#[allow(unused_imports, reason = "as above")]
+mod catalog;
 mod cli;
 mod console;
 mod lock;
