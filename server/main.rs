@@ -6,7 +6,6 @@
 mod api;
 mod bounded;
 #[allow(dead_code, reason = "the API and the scheduler come with the next changes")]
-#[allow(unused_imports, reason = "as above")]
 mod catalog;
 mod cli;
 mod console;
@@ -15,6 +14,8 @@ mod logging;
 mod monitor;
 mod pipelines;
 mod preview;
+#[allow(dead_code, reason = "the loop comes with the next changes")]
+mod scheduler;
 mod service;
 mod signals;
 mod testing;

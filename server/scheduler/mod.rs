@@ -1,0 +1,3 @@
+//! Runs the dates of jobs.
+
+pub mod backfill;
