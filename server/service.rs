@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use crate::api;
+use crate::catalog::Catalog;
 use crate::cli::Exit;
 use crate::monitor::HTTP;
 use crate::monitor::publish::{Publishing, Watched};
@@ -53,6 +54,8 @@ pub struct Options<'a> {
     pub listen: SocketAddr,
     /// Where the API is served.
     pub admin: SocketAddr,
+    /// Jobs and their runs.
+    pub catalog: Catalog,
 }
 
 /// A running process. Fields are dropped in order: what uses comes before what is used.
@@ -93,6 +96,7 @@ impl Service {
             metrics,
             admin,
             ingest: ingest.as_ref().map(|i| i.local_addr()),
+            catalog: options.catalog.clone(),
         });
         admin_runtime.spawn(api::serve(listener, state));
         let publishing = publish(&options, &admin_runtime, &pipelines, ingest.as_ref())?;

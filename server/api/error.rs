@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::catalog::CatalogError;
+
 /// A refusal.
 #[derive(Debug)]
 pub struct ApiError {
@@ -39,6 +41,16 @@ impl ApiError {
         ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)
     }
 
+    /// 409.
+    pub fn conflict(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::CONFLICT, message)
+    }
+
+    /// 422.
+    pub fn invalid(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message)
+    }
+
     /// 503.
     pub fn busy(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
@@ -53,6 +65,17 @@ impl ApiError {
         ApiError {
             status,
             message: message.into(),
+        }
+    }
+}
+
+impl From<CatalogError> for ApiError {
+    fn from(error: CatalogError) -> ApiError {
+        match error {
+            CatalogError::Missing(message) => ApiError::missing(message),
+            CatalogError::Conflict(message) => ApiError::conflict(message),
+            CatalogError::Invalid(message) => ApiError::invalid(message),
+            CatalogError::Failed(message) => ApiError::bug(message),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The admin API: health, metrics, pipelines, the latest rows of any stream, and the console page.
 //!
-//! It only reads. Errors are `{"error": "…"}`. Times are RFC 3339, UTC.
+//! All but `/v1` only reads. Errors are `{"error": "…"}`. Times are RFC 3339, UTC.
 
 mod error;
 mod guard;
@@ -9,6 +9,7 @@ mod pipelines;
 mod process;
 pub mod rows;
 mod streams;
+mod v1;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use millstream_engine::time::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::catalog::Catalog;
 use error::ApiError;
 
 /// Event streams open at one time. Each holds a socket and encodes rows on the API's thread; a browser
@@ -40,6 +42,8 @@ pub struct Process {
     pub admin: SocketAddr,
     /// Where rows come in, if anywhere.
     pub ingest: Option<SocketAddr>,
+    /// Jobs and their runs.
+    pub catalog: Catalog,
 }
 
 /// State of every request.
@@ -60,6 +64,11 @@ impl Shared {
             started: Timestamp::now(),
             event_streams: Arc::new(Semaphore::new(EVENT_STREAMS)),
         }))
+    }
+
+    /// Jobs and their runs.
+    fn catalog(&self) -> &Catalog {
+        &self.0.process.catalog
     }
 
     fn pipelines(&self) -> &[PipelineHandle] {
@@ -85,6 +94,7 @@ pub async fn serve(listener: TcpListener, state: Shared) {
 fn router(state: Shared) -> Router {
     Router::new()
         .merge(crate::console::routes())
+        .merge(v1::routes())
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -114,7 +124,7 @@ async fn nothing_here(uri: Uri) -> ApiError {
 
 async fn only_reads(request: Request) -> ApiError {
     ApiError::method(format!(
-        "{} is not possible at {}; use GET",
+        "{} is not possible at {}",
         request.method(),
         request.uri().path()
     ))
@@ -137,6 +147,7 @@ async fn common_headers(mut response: Response) -> Response {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::path::Path;
 
     use super::*;
 
@@ -149,6 +160,7 @@ mod tests {
             metrics: Arc::new(Metrics::new()),
             admin,
             ingest: None,
+            catalog: Catalog::open(Path::new(":memory:")).expect("a catalog"),
         });
         let serving = tokio::spawn(serve(listener, state));
         let answer = tokio::task::spawn_blocking(move || {
