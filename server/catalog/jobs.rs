@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::NaiveDate;
 use millstream_engine::time::Timestamp;
 use rusqlite::Transaction;
-use uuid::Uuid;
 
 use crate::catalog::model::{Dates, Event, Job, NewJob, Run};
 use crate::catalog::state::{JobState, Request, RunState, request};
@@ -113,6 +112,16 @@ impl Entry {
         self.job.error = None;
     }
 
+    #[cfg(test)]
+    pub fn notices(&self) -> Vec<Event> {
+        self.notices.iter().map(|(event, _)| *event).collect()
+    }
+
+    #[cfg(test)]
+    pub fn removed(&self) -> bool {
+        self.removed
+    }
+
     /// Forgets the job and its runs.
     pub fn remove(&mut self) {
         self.removed = true;
@@ -150,7 +159,7 @@ impl Catalog {
     /// There is one with the same key.
     pub async fn post_job(&self, new: NewJob, now: Timestamp) -> Result<String> {
         let key = new.key();
-        let job = job(new, now);
+        let job = Job::new(new, now);
         let uuid = job.uuid.clone();
         self.call(move |to| {
             if let Some(other) = rows::job_by_key(to, &key)? {
@@ -173,7 +182,7 @@ impl Catalog {
         let registered = self
             .call(move |to| {
                 let job = match rows::job_by_key(to, &key)? {
-                    None => job(new, now),
+                    None => Job::new(new, now),
                     Some(known) => Job {
                         start_date: start.unwrap_or(known.start_date),
                         end_date: new.end_date,
@@ -288,30 +297,4 @@ fn write(
         told.push(changed(Some(*date)));
     }
     Ok(told)
-}
-
-fn job(new: NewJob, now: Timestamp) -> Job {
-    Job {
-        uuid: Uuid::new_v4().to_string(),
-        key: new.key(),
-        kind: new.kind,
-        log_name: new.log_name,
-        log_schema_version: new.log_schema_version,
-        s3_path: new.s3_path,
-        start_date: new.start_date,
-        end_date: new.end_date,
-        contact_emails: new.contact_emails,
-        log_format: new.log_format,
-        redshift_id: new.redshift_id,
-        additional_arguments: new.additional_arguments,
-        status: JobState::Null,
-        status_since: now,
-        error: None,
-        pause_requested: false,
-        cancel_requested: false,
-        delete_requested: false,
-        backfill_parallelism: None,
-        dates: Dates::default(),
-        created_at: now,
-    }
 }

@@ -6,6 +6,7 @@ use chrono::NaiveDate;
 use millstream_engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use uuid::Uuid;
 
 use crate::catalog::state::{JobState, Requested, RunState};
 use crate::catalog::text;
@@ -143,6 +144,33 @@ impl Dates {
 }
 
 impl Job {
+    /// One that is made now.
+    pub fn new(new: NewJob, now: Timestamp) -> Job {
+        Job {
+            uuid: Uuid::new_v4().to_string(),
+            key: new.key(),
+            kind: new.kind,
+            log_name: new.log_name,
+            log_schema_version: new.log_schema_version,
+            s3_path: new.s3_path,
+            start_date: new.start_date,
+            end_date: new.end_date,
+            contact_emails: new.contact_emails,
+            log_format: new.log_format,
+            redshift_id: new.redshift_id,
+            additional_arguments: new.additional_arguments,
+            status: JobState::Null,
+            status_since: now,
+            error: None,
+            pause_requested: false,
+            cancel_requested: false,
+            delete_requested: false,
+            backfill_parallelism: None,
+            dates: Dates::default(),
+            created_at: now,
+        }
+    }
+
     /// What has been asked of it and not been done.
     pub fn requested(&self) -> Requested {
         Requested {
