@@ -134,7 +134,7 @@ fn router(state: Shared) -> Router {
 
 async fn nothing_here(uri: Uri) -> ApiError {
     ApiError::missing(format!(
-        "nothing at {}; pipelines are at /api/v1/pipelines, the console page at /",
+        "nothing at {}; pipelines are at /api/v1/pipelines, jobs at /v1/jobs, the console page at /",
         uri.path()
     ))
 }

@@ -112,12 +112,12 @@ impl Settings {
 
 /// Reads a job's own list of events; none: it has none.
 pub fn events(notify: &Value) -> Result<Option<BTreeSet<Event>>, String> {
-    let wrong = || "notify: not a list of events; write it like [\"error\", \"complete\"]".to_owned();
+    let wrong = || "not a list of events; write it like [\"error\", \"complete\"]".to_owned();
     match notify {
         Value::Null => Ok(None),
         Value::Array(names) => {
             let names = names.iter().map(|name| name.as_str().ok_or_else(wrong));
-            let events = names.map(|name| event(name?).map_err(|e| format!("notify: {e}")));
+            let events = names.map(|name| event(name?));
             events.collect::<Result<_, _>>().map(Some)
         }
         _ => Err(wrong()),

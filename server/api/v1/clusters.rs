@@ -121,7 +121,7 @@ fn port(fields: &mut Fields, dialect: &str) -> u16 {
 }
 
 fn password_env(fields: &mut Fields) -> Option<String> {
-    if fields.take("password").is_some() {
+    if fields.forbidden("password") {
         fields.wrong(
             "password",
             "is not taken; set an environment variable for the process and name it in password_env",

@@ -35,6 +35,11 @@ impl Fields {
         self.members.remove(name).filter(|value| !value.is_null())
     }
 
+    /// Whether a member is there that must not be; it is not told of as one there is.
+    pub fn forbidden(&mut self, name: &str) -> bool {
+        self.members.remove(name).is_some()
+    }
+
     /// Text that must be there. What is wrong with it is empty.
     pub fn text(&mut self, name: &'static str) -> String {
         match self.take(name) {
