@@ -59,8 +59,7 @@ fn whoever_listens_hears_of_changes() {
     let json = |line: &str, body: &str| ask(&it.admin, line, &["content-type: application/json"], body);
     let cluster = r#"{"redshift_id":"main","dialect":"postgres","host":"h","database":"d","user":"u"}"#;
     json("POST /v1/clusters", cluster);
-    let schema =
-        "version: 1\ntables:\n  people:\n    columns:\n    - {log_key: name, sql_attr: varchar(9)}\n";
+    let schema = "version: 1\ntables:\n  people:\n    src: ''\n    src_type: dict\n    columns:\n    - {log_key: name, sql_attr: varchar(9)}\n";
     ask(&it.admin, "POST /v1/schema/people/1", &[], schema);
     let load = r#"{"log_name":"people","log_schema_version":1,"s3_path":"s3://l/p","start_date":"2126-11-01","redshift_id":"main"}"#;
     let (status, _, said) = json("POST /v1/jobs", load);

@@ -85,8 +85,7 @@ impl World {
         world.post("/v1/clusters", &json!({
             "redshift_id": "main", "dialect": "postgres", "host": "127.0.0.1", "database": "dw", "user": "u",
         }));
-        let yaml =
-            "version: 1\ntables:\n  people:\n    columns:\n    - {log_key: name, sql_attr: varchar(9)}\n";
+        let yaml = "version: 1\ntables:\n  people:\n    src: ''\n    src_type: dict\n    columns:\n    - {log_key: name, sql_attr: varchar(9)}\n";
         let (status, _, said) = ask(world.admin(), "POST /v1/schema/people/1", &[], yaml);
         assert_eq!(status, 200, "{said}");
         // Nothing of it is due in this century.
