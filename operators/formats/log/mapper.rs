@@ -1,8 +1,7 @@
 //! Lines to the tables they feed.
 //!
 //! A line is walked once ([`super::scan`]), which notes where the wanted values are; then each table takes its rows from
-//! the notes. Lists are walked a second time, element by element, as what a row takes from the root of the line may
-//! stand behind them.
+//! the notes: what a row takes from the root of the line may stand behind the list it is in.
 
 use std::sync::Arc;
 
@@ -13,14 +12,14 @@ use millstream_engine::{Error, Result};
 use super::errors::{Bad, Budget, Errors, PIPELINE_ERRORS};
 use super::paths::Paths;
 use super::row::{Index, Input, Rows};
-use super::scan::{self, Kind, Members, Raw};
+use super::scan::{self, Kind, List, Notes, Raw};
 use super::schema::{LogSchema, SourceType};
 
 /// Maps the lines of one file.
 pub struct LogMapper {
     file: String,
     paths: Paths,
-    slots: Vec<Raw>,
+    notes: Notes,
     tables: Vec<Mapped>,
     errors: Errors,
     /// Whether a line may be a list.
@@ -33,37 +32,40 @@ struct Mapped {
     name: Arc<str>,
     source_type: SourceType,
     source: String,
-    /// Where the list is in the line.
-    list: Option<usize>,
-    paths: Paths,
-    slots: Vec<Raw>,
+    /// Of a list: its slot in the line, and its number.
+    list: Option<(usize, usize)>,
     rows: Rows,
 }
 
 impl LogMapper {
     /// For the lines of `file`, of a run that began at `start`. Bad rows are taken from `budget`.
     pub fn new(schema: &LogSchema, file: &str, start: Timestamp, budget: Arc<Budget>) -> LogMapper {
-        let mut paths = Paths::new();
+        let (mut paths, mut notes) = (Paths::new(), Notes::default());
         let tables = schema.tables.iter().map(|table| {
-            let mut element = Paths::new();
-            let rows = Rows::new(table, &mut paths, &mut element);
-            let in_list = table.source_type != SourceType::Dict;
+            let list = (table.source_type != SourceType::Dict).then(|| {
+                let list = paths.list(&table.source, notes.lists.len());
+                if list == notes.lists.len() {
+                    notes.lists.push(List::new());
+                }
+                (paths.slot(&table.source), list)
+            });
+            let mut nothing = Paths::new();
+            let element = list.map_or(&mut nothing, |(_, list)| &mut notes.lists[list].paths);
             Mapped {
                 name: table.name.as_str().into(),
                 source_type: table.source_type,
                 source: table.source.join("."),
-                list: in_list.then(|| paths.slot(&table.source)),
-                slots: vec![Raw::default(); element.slots()],
-                paths: element,
-                rows,
+                list,
+                rows: Rows::new(table, &mut paths, element),
             }
         });
         let tables: Vec<Mapped> = tables.collect();
+        notes.slots.resize(paths.slots(), Raw::default());
         LogMapper {
             file: file.into(),
-            slots: vec![Raw::default(); paths.slots()],
-            paths,
             takes_lists: tables.iter().any(|t| t.list.is_some() && t.source.is_empty()),
+            paths,
+            notes,
             tables,
             errors: Errors::new(file, start, budget),
             lines: 0,
@@ -111,6 +113,26 @@ impl LogMapper {
         }
     }
 
+    /// Takes the beginning of a line that is longer than anyone wants to hold: it is bad.
+    ///
+    /// # Errors
+    /// As with [`LogMapper::push_line`].
+    pub fn push_too_long(&mut self, start: &[u8], most: usize) -> Result<()> {
+        self.lines += 1;
+        let bad = Bad::new("too_long", format!("the line is longer than {most} bytes"));
+        self.errors.push(self.lines, &bad, start)
+    }
+
+    /// Takes a line at which a file cannot be read any more.
+    ///
+    /// # Errors
+    /// As with [`LogMapper::push_line`].
+    pub fn push_unreadable(&mut self, why: &str) -> Result<()> {
+        self.lines += 1;
+        let bad = Bad::new("unreadable", why);
+        self.errors.push(self.lines, &bad, b"")
+    }
+
     /// Notes what is wanted of a line.
     fn scan<'l>(&mut self, line: &'l [u8]) -> Result<&'l str, Bad> {
         let text = std::str::from_utf8(line).map_err(|e| {
@@ -120,7 +142,7 @@ impl LogMapper {
         if u32::try_from(text.len()).is_err() {
             return Err(Bad::new("too_long", "a line has less than 4 GiB"));
         }
-        let root = scan::line(text, &mut self.paths, &mut self.slots)?;
+        let root = scan::line(text, &mut self.paths, &mut self.notes)?;
         match root.kind {
             Kind::Object => Ok(text),
             Kind::Array if self.takes_lists => Ok(text),
@@ -129,7 +151,8 @@ impl LogMapper {
     }
 
     fn rows_of(&mut self, text: &str) -> Result<()> {
-        let (file, line, errors, number) = (&self.file, &self.slots, &mut self.errors, self.lines);
+        let (file, line, number) = (&self.file, &self.notes.slots, self.lines);
+        let (lists, errors) = (&self.notes.lists, &mut self.errors);
         for table in &mut self.tables {
             let name = Arc::clone(&table.name);
             let mut refuse = |bad: Bad| {
@@ -137,7 +160,10 @@ impl LogMapper {
                 errors.push(number, &Bad { detail, ..bad }, text.as_bytes())
             };
             match table.list {
-                Some(list) => table.elements(line[list], (text, line, file), &mut refuse)?,
+                Some((slot, list)) => {
+                    let of = (line[slot], &lists[list]);
+                    table.elements(of, (text, line, file), &mut refuse)?;
+                }
                 None => {
                     let input = Input {
                         text,
@@ -171,7 +197,7 @@ impl Mapped {
     /// Takes a row from each element of a list.
     fn elements(
         &mut self,
-        list: Raw,
+        (list, elements): (Raw, &List),
         (text, line, file): (&str, &[Raw], &str),
         refuse: &mut impl FnMut(Bad) -> Result<()>,
     ) -> Result<()> {
@@ -180,21 +206,18 @@ impl Mapped {
             (SourceType::List, Kind::Array) | (SourceType::SparseList, Kind::Object) => {}
             (of, _) => return refuse(wrong_source(&self.source, of)),
         }
-        let mut members = Members::new(text, list);
-        let mut position = 0;
-        while let Some((key, value)) = members.next(&mut self.paths, &mut self.slots) {
+        for (position, (key, whole, slots)) in elements.elements().enumerate() {
             let index = match list.kind {
                 Kind::Object => Index::Key(key),
-                _ => Index::Number(position),
+                _ => Index::Number(position as u64),
             };
             let input = Input {
                 text,
                 line,
-                element: Some((value, &self.slots, index)),
+                element: Some((whole, slots, index)),
                 file,
             };
             self.rows.push(&input).or_else(&mut *refuse)?;
-            position += 1;
         }
         Ok(())
     }

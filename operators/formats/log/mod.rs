@@ -18,6 +18,7 @@ pub mod merge;
 mod number;
 mod paths;
 mod read;
+mod reader;
 mod row;
 mod scan;
 mod schema;
@@ -27,6 +28,7 @@ mod yaml;
 pub use self::errors::{Budget, PIPELINE_ERRORS, error_schema};
 pub use self::mapper::LogMapper;
 pub use self::read::Problems;
+pub use self::reader::{Reader, Tables};
 pub use self::schema::{Column, From as Origin, LogSchema, NOOP, SourceType, Table};
 
 #[cfg(test)]

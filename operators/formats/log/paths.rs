@@ -1,8 +1,8 @@
 //! Which parts of a line are wanted: a tree of keys whose leaves are numbered slots.
 //!
 //! A line is walked once, and at each key of an object the tree says whether anything below it is wanted. Lines of one
-//! producer have their keys in one order, so the child of member *k* is guessed from the line before, which costs one
-//! comparison instead of a lookup.
+//! producer have their keys in one order, so the key of member *k* is guessed from the line before: where the bytes are
+//! the same it is not even scanned.
 
 use std::collections::HashMap;
 
@@ -24,8 +24,21 @@ pub(super) struct Paths {
 #[derive(Default)]
 struct Node {
     slot: Option<usize>,
+    /// The list whose elements are wanted.
+    list: Option<usize>,
     children: HashMap<Box<str>, NodeId>,
-    guesses: Vec<(String, Option<NodeId>)>,
+    /// Slots and lists of all below.
+    slots_below: Vec<usize>,
+    lists_below: Vec<usize>,
+    guesses: Vec<Guess>,
+}
+
+/// What member *k* of the last object was.
+#[derive(Clone, Default)]
+struct Guess {
+    /// The key as it stands in the line: in quotes, with a colon.
+    text: Vec<u8>,
+    child: Option<NodeId>,
 }
 
 impl Paths {
@@ -38,6 +51,29 @@ impl Paths {
 
     /// The slot of what stands at the end of a path.
     pub fn slot(&mut self, path: &[String]) -> usize {
+        let node = self.node(path);
+        if let Some(slot) = self.nodes[node].slot {
+            return slot;
+        }
+        let slot = self.slots;
+        self.slots += 1;
+        self.nodes[node].slot = Some(slot);
+        self.each_above(path, |above| above.slots_below.push(slot));
+        slot
+    }
+
+    /// The list whose elements stand at the end of a path, which is `next` unless it has been asked for before.
+    pub fn list(&mut self, path: &[String], next: usize) -> usize {
+        let node = self.node(path);
+        if let Some(list) = self.nodes[node].list {
+            return list;
+        }
+        self.nodes[node].list = Some(next);
+        self.each_above(path, |above| above.lists_below.push(next));
+        next
+    }
+
+    fn node(&mut self, path: &[String]) -> NodeId {
         let mut at = 0;
         for key in path {
             at = match self.nodes[at].children.get(key.as_str()) {
@@ -50,10 +86,15 @@ impl Paths {
                 }
             };
         }
-        let next = self.slots;
-        let slot = *self.nodes[at].slot.get_or_insert(next);
-        self.slots = self.slots.max(slot + 1);
-        slot
+        at
+    }
+
+    fn each_above(&mut self, path: &[String], mut note: impl FnMut(&mut Node)) {
+        let mut at = 0;
+        for key in path {
+            note(&mut self.nodes[at]);
+            at = self.nodes[at].children[key.as_str()];
+        }
     }
 
     /// Slots there are.
@@ -66,36 +107,52 @@ impl Paths {
         self.nodes[node].slot
     }
 
+    /// The list of a node.
+    pub fn list_of(&self, node: NodeId) -> Option<usize> {
+        self.nodes[node].list
+    }
+
     /// Whether anything below a node is wanted.
     pub fn has_children(&self, node: NodeId) -> bool {
         !self.nodes[node].children.is_empty()
     }
 
-    /// The node below `node` that the key of its member `position` leads to.
-    pub fn child(&mut self, node: NodeId, position: usize, key: &str) -> Option<NodeId> {
-        let node = &mut self.nodes[node];
-        match node.guesses.get(position) {
-            Some((guess, child)) if guess == key => return *child,
-            _ => {}
-        }
-        let child = node.children.get(key).copied();
-        if position < GUESSES && key.len() <= LONGEST_KEY {
-            if node.guesses.len() <= position {
-                node.guesses.resize_with(position + 1, Default::default);
-            }
-            let guess = &mut node.guesses[position];
-            guess.0.clear();
-            guess.0.push_str(key);
-            guess.1 = child;
-        }
-        child
+    /// What is below a node: slots and lists.
+    pub fn below(&self, node: NodeId) -> (&[usize], &[usize]) {
+        let node = &self.nodes[node];
+        (&node.slots_below, &node.lists_below)
     }
 
-    /// Every slot below a node.
-    pub fn slots_below(&self, node: NodeId, found: &mut Vec<usize>) {
-        for child in self.nodes[node].children.values() {
-            found.extend(self.nodes[*child].slot);
-            self.slots_below(*child, found);
+    /// Where member `position` has the key of the object before: how many bytes it takes with quotes and colon, and the
+    /// node it leads to.
+    #[inline]
+    pub fn guessed(&self, node: NodeId, position: usize, text: &[u8]) -> Option<(usize, Option<NodeId>)> {
+        let guess = self.nodes[node].guesses.get(position)?;
+        let same = !guess.text.is_empty() && text.starts_with(&guess.text);
+        same.then_some((guess.text.len(), guess.child))
+    }
+
+    /// The node below `node` that the key of its member `position` leads to. `written` is the key in the line, if the
+    /// next one may be compared with it.
+    pub fn child(
+        &mut self,
+        node: NodeId,
+        position: usize,
+        key: &str,
+        written: Option<&[u8]>,
+    ) -> Option<NodeId> {
+        let node = &mut self.nodes[node];
+        let child = node.children.get(key).copied();
+        let written = written.filter(|text| position < GUESSES && text.len() <= LONGEST_KEY);
+        if let Some(text) = written {
+            if node.guesses.len() <= position {
+                node.guesses.resize(position + 1, Guess::default());
+            }
+            let guess = &mut node.guesses[position];
+            guess.text.clear();
+            guess.text.extend_from_slice(text);
+            guess.child = child;
         }
+        child
     }
 }

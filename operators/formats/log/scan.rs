@@ -45,16 +45,45 @@ impl Raw {
 /// Where a line stops being JSON, and what was expected.
 type Wrong = (usize, &'static str);
 
+/// What is noted of a line.
+#[derive(Default)]
+pub(super) struct Notes {
+    /// What is at each slot.
+    pub slots: Vec<Raw>,
+    /// What is in each list that rows are taken from.
+    pub lists: Vec<List>,
+}
+
+/// The elements of a list, or the members of an object.
+pub(super) struct List {
+    /// What is wanted of each element.
+    pub paths: Paths,
+    /// For each element: its key, its whole, then its slots.
+    found: Vec<Raw>,
+}
+
+impl List {
+    pub fn new() -> List {
+        let (paths, found) = (Paths::new(), Vec::new());
+        List { paths, found }
+    }
+
+    /// The elements: key, whole and slots of each.
+    pub fn elements(&self) -> impl Iterator<Item = (Raw, Raw, &[Raw])> {
+        let each = self.found.chunks_exact(2 + self.paths.slots());
+        each.map(|element| (element[0], element[1], &element[2..]))
+    }
+}
+
 /// Notes what is wanted of a line, and checks all of it.
-pub(super) fn line(text: &str, paths: &mut Paths, slots: &mut [Raw]) -> Result<Raw, Bad> {
-    slots.fill(Raw::default());
+pub(super) fn line(text: &str, paths: &mut Paths, notes: &mut Notes) -> Result<Raw, Bad> {
     let mut scan = Scan::new(text, 0);
-    let scanned = scan.value(Some(0), paths, slots, 0).and_then(|root| {
-        scan.blanks();
-        match scan.at == text.len() {
-            true => Ok(root),
-            false => Err((scan.at, "the end of the line")),
-        }
+    notes.slots.fill(Raw::default());
+    notes.lists.iter_mut().for_each(|list| list.found.clear());
+    let scanned = scan.value(Some(0), paths, &mut notes.slots, &mut notes.lists, 0);
+    let scanned = scanned.and_then(|root| match scan.next() {
+        None => Ok(root),
+        Some(_) => Err((scan.at, "the end of the line")),
     });
     scanned.map_err(|(at, expected)| {
         let column = text[..text.floor_char_boundary(at)].chars().count() + 1;
@@ -69,39 +98,16 @@ pub(super) fn line(text: &str, paths: &mut Paths, slots: &mut [Raw]) -> Result<R
     })
 }
 
-/// The members of a list or an object, which was scanned before, one by one.
-pub(super) struct Members<'t> {
-    scan: Scan<'t>,
-    keyed: bool,
-}
-
-impl<'t> Members<'t> {
-    pub fn new(text: &'t str, of: Raw) -> Members<'t> {
-        Members {
-            scan: Scan::new(text, of.start as usize + 1),
-            keyed: of.kind == Kind::Object,
-        }
-    }
-
-    /// The key, of an object's, and the value of the next; notes what is wanted of it.
-    pub fn next(&mut self, paths: &mut Paths, slots: &mut [Raw]) -> Option<(Raw, Raw)> {
-        slots.fill(Raw::default());
-        self.scan.blanks();
-        let mut key = Raw::default();
-        match self.scan.peek() {
-            None | Some(b']' | b'}') => return None,
-            Some(b',') => self.scan.at += 1,
-            Some(_) => {}
-        }
-        if self.keyed {
-            self.scan.blanks();
-            key = self.scan.string().ok()?;
-            self.scan.blanks();
-            self.scan.at += 1;
-        }
-        let value = self.scan.value(Some(0), paths, slots, 0).ok()?;
-        Some((key, value))
-    }
+/// The members of a list, without keys, or of an object, which was scanned before.
+pub(super) fn members(text: &str, of: Raw) -> Vec<(Raw, Raw)> {
+    let mut scan = Scan::new(text, of.start as usize);
+    let mut list = List::new();
+    let scanned = match of.kind {
+        Kind::Object => scan.members(&mut list, 0),
+        _ => scan.elements(&mut list, 0),
+    };
+    debug_assert!(scanned.is_ok(), "it was scanned before");
+    list.elements().map(|(key, whole, _)| (key, whole)).collect()
 }
 
 struct Scan<'t> {
@@ -116,13 +122,19 @@ impl<'t> Scan<'t> {
         Scan { text, bytes, at }
     }
 
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
-    fn blanks(&mut self) {
-        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.peek() {
-            self.at += 1;
+    /// The next byte that is no blank, which is not passed.
+    #[inline]
+    fn next(&mut self) -> Option<u8> {
+        loop {
+            match self.peek() {
+                Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
+                other => return other,
+            }
         }
     }
 
@@ -132,20 +144,34 @@ impl<'t> Scan<'t> {
         node: Option<NodeId>,
         paths: &mut Paths,
         slots: &mut [Raw],
+        lists: &mut [List],
         depth: usize,
     ) -> Result<Raw, Wrong> {
-        self.blanks();
+        let first = self.next();
         let start = self.at;
-        let raw = match self.peek() {
+        let raw = match first {
             Some(b'"') => self.string()?,
             Some(b'{' | b'[') if depth == MAX_DEPTH => return Err((start, "less depth")),
             Some(b'{') => {
+                let list = node.and_then(|node| paths.list_of(node));
                 let below = node.filter(|node| paths.has_children(*node));
-                self.object(below, paths, slots, depth)?;
+                match (list, below) {
+                    // Both are rare: the object is walked twice.
+                    (Some(list), Some(below)) => {
+                        self.object(Some(below), paths, slots, lists, depth)?;
+                        self.at = start;
+                        self.members(&mut lists[list], depth)?;
+                    }
+                    (Some(list), None) => self.members(&mut lists[list], depth)?,
+                    (None, below) => self.object(below, paths, slots, lists, depth)?,
+                }
                 self.raw(Kind::Object, start)
             }
             Some(b'[') => {
-                self.array(paths, slots, depth)?;
+                match node.and_then(|node| paths.list_of(node)) {
+                    Some(list) => self.elements(&mut lists[list], depth)?,
+                    None => self.array(paths, depth)?,
+                }
                 self.raw(Kind::Array, start)
             }
             Some(b't') => self.word("true", Kind::True)?,
@@ -160,6 +186,7 @@ impl<'t> Scan<'t> {
         Ok(raw)
     }
 
+    #[inline]
     fn raw(&self, kind: Kind, start: usize) -> Raw {
         Raw {
             kind,
@@ -174,69 +201,141 @@ impl<'t> Scan<'t> {
         node: Option<NodeId>,
         paths: &mut Paths,
         slots: &mut [Raw],
+        lists: &mut [List],
         depth: usize,
     ) -> Result<(), Wrong> {
         self.at += 1;
-        self.blanks();
-        if self.peek() == Some(b'}') {
+        if self.next() == Some(b'}') {
             self.at += 1;
             return Ok(());
         }
-        let mut position = 0;
-        loop {
-            self.blanks();
-            if self.peek() != Some(b'"') {
-                return Err((self.at, "a key in quotes"));
+        for position in 0.. {
+            let child = self.key(node, position, paths)?;
+            if let Some(child) = child {
+                forget(child, paths, slots, lists);
             }
-            let key = self.string()?;
-            self.blanks();
-            if self.peek() != Some(b':') {
-                return Err((self.at, "a colon"));
+            self.value(child, paths, slots, lists, depth + 1)?;
+            if self.ends(b'}', "a comma or }")? {
+                break;
             }
-            self.at += 1;
-            let child = node.and_then(|node| self.child(node, position, key, paths));
-            if let Some(child) = child.filter(|child| paths.has_children(*child)) {
-                forget(child, paths, slots);
-            }
-            self.value(child, paths, slots, depth + 1)?;
-            self.blanks();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => break,
-                _ => return Err((self.at, "a comma or }")),
-            }
-            position += 1;
         }
-        self.at += 1;
         Ok(())
     }
 
-    fn child(&self, node: NodeId, position: usize, key: Raw, paths: &mut Paths) -> Option<NodeId> {
+    /// A key and its colon; the node it leads to.
+    #[inline]
+    fn key(
+        &mut self,
+        node: Option<NodeId>,
+        position: usize,
+        paths: &mut Paths,
+    ) -> Result<Option<NodeId>, Wrong> {
+        if self.next() != Some(b'"') {
+            return Err((self.at, "a key in quotes"));
+        }
+        let start = self.at;
+        let guess = node.and_then(|node| paths.guessed(node, position, &self.bytes[start..]));
+        if let Some((bytes, child)) = guess {
+            self.at += bytes;
+            return Ok(child);
+        }
+        let key = self.string()?;
+        if self.next() != Some(b':') {
+            return Err((self.at, "a colon"));
+        }
+        self.at += 1;
+        let Some(node) = node else {
+            return Ok(None);
+        };
+        // With blanks in front of the colon, the next key may look the same and be another.
+        let written = &self.bytes[start..self.at];
         if !key.escaped {
-            return paths.child(node, position, key.text(self.text));
+            let child = paths.child(node, position, key.text(self.text), Some(written));
+            return Ok(child);
         }
         let mut name = String::new();
-        unescape(key.text(self.text), &mut name).ok()?;
-        paths.child(node, position, &name)
+        let child = unescape(key.text(self.text), &mut name).ok();
+        Ok(child.and_then(|()| paths.child(node, position, &name, None)))
     }
 
-    fn array(&mut self, paths: &mut Paths, slots: &mut [Raw], depth: usize) -> Result<(), Wrong> {
+    /// Passes the comma behind a member, or the bracket behind the last.
+    #[inline]
+    fn ends(&mut self, bracket: u8, expected: &'static str) -> Result<bool, Wrong> {
+        match self.next() {
+            Some(b',') => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(byte) if byte == bracket => {
+                self.at += 1;
+                Ok(true)
+            }
+            _ => Err((self.at, expected)),
+        }
+    }
+
+    fn array(&mut self, paths: &mut Paths, depth: usize) -> Result<(), Wrong> {
         self.at += 1;
-        self.blanks();
-        if self.peek() == Some(b']') {
+        if self.next() == Some(b']') {
             self.at += 1;
             return Ok(());
         }
         loop {
-            self.value(None, paths, slots, depth + 1)?;
-            self.blanks();
-            match self.peek() {
-                Some(b',') => self.at += 1,
-                Some(b']') => break,
-                _ => return Err((self.at, "a comma or ]")),
+            self.value(None, paths, &mut [], &mut [], depth + 1)?;
+            if self.ends(b']', "a comma or ]")? {
+                return Ok(());
             }
         }
+    }
+
+    /// The elements of a list that rows are taken from.
+    fn elements(&mut self, list: &mut List, depth: usize) -> Result<(), Wrong> {
+        list.found.clear();
         self.at += 1;
+        if self.next() == Some(b']') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.element(list, Raw::default(), depth)?;
+            if self.ends(b']', "a comma or ]")? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The members of an object that rows are taken from: a row each, also where a key is there twice.
+    fn members(&mut self, list: &mut List, depth: usize) -> Result<(), Wrong> {
+        list.found.clear();
+        self.at += 1;
+        if self.next() == Some(b'}') {
+            self.at += 1;
+            return Ok(());
+        }
+        loop {
+            if self.next() != Some(b'"') {
+                return Err((self.at, "a key in quotes"));
+            }
+            let key = self.string()?;
+            if self.next() != Some(b':') {
+                return Err((self.at, "a colon"));
+            }
+            self.at += 1;
+            self.element(list, key, depth)?;
+            if self.ends(b'}', "a comma or }")? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn element(&mut self, list: &mut List, key: Raw, depth: usize) -> Result<(), Wrong> {
+        let at = list.found.len();
+        let width = 2 + list.paths.slots();
+        list.found.resize(at + width, Raw::default());
+        let slots = &mut list.found[at + 2..];
+        let whole = self.value(Some(0), &mut list.paths, slots, &mut [], depth + 1)?;
+        list.found[at] = key;
+        list.found[at + 1] = whole;
         Ok(())
     }
 
@@ -325,13 +424,15 @@ impl<'t> Scan<'t> {
     }
 }
 
-/// Takes back what was noted below a node, as its key is there again.
-fn forget(node: NodeId, paths: &Paths, slots: &mut [Raw]) {
-    // Most lines have each key once: then there is nothing to take back, and nothing is looked at twice.
-    let mut below = Vec::new();
-    paths.slots_below(node, &mut below);
-    for slot in below {
-        slots[slot] = Raw::default();
+/// Takes back what was noted below a node, as its key may be there again.
+#[inline]
+fn forget(node: NodeId, paths: &Paths, slots: &mut [Raw], lists: &mut [List]) {
+    let (slots_below, lists_below) = paths.below(node);
+    for slot in slots_below {
+        slots[*slot] = Raw::default();
+    }
+    for list in lists_below.iter().copied().chain(paths.list_of(node)) {
+        lists[list].found.clear();
     }
 }
 
@@ -439,8 +540,14 @@ mod tests {
 
     fn scan(text: &str) -> Result<Raw, Bad> {
         let mut paths = Paths::new();
-        let slots = (0..2).map(|n| paths.slot(&[format!("k{n}")])).count();
-        line(text, &mut paths, &mut vec![Raw::default(); slots])
+        let mut notes = Notes::default();
+        for key in ["k0", "k1"] {
+            let slot = paths.slot(&[key.to_owned(), "k1".to_owned()]);
+            notes.slots.resize(slot + 1, Raw::default());
+        }
+        paths.list(&["a".to_owned()], 0);
+        notes.lists.push(List::new());
+        line(text, &mut paths, &mut notes)
     }
 
     /// Bytes that JSON is made of, and some that it is not.

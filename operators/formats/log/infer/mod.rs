@@ -19,7 +19,7 @@ use self::compat::Compat;
 use self::widen::Widened;
 use super::column::SOURCE_FILENAME;
 use super::paths::Paths;
-use super::scan::{self, Kind};
+use super::scan::{self, Kind, Notes};
 use super::schema::SourceType;
 use super::tree::Tree;
 
@@ -120,7 +120,7 @@ impl Infer {
             return Ok(());
         }
         let text = std::str::from_utf8(line).map_err(|e| Error::data(format!("this is not UTF-8: {e}")))?;
-        let root = scan::line(text, &mut self.paths, &mut []);
+        let root = scan::line(text, &mut self.paths, &mut Notes::default());
         let root = root.map_err(|bad| Error::data(format!("this is not JSON: {}", bad.detail)))?;
         let is_list = root.kind == Kind::Array && self.options.source_type == SourceType::List;
         if root.kind != Kind::Object && !(is_list && self.options.source.is_empty()) {

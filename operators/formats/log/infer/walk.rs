@@ -2,8 +2,7 @@
 
 use millstream_engine::{Error, Result};
 
-use super::super::paths::Paths;
-use super::super::scan::{self, Kind, Members, Raw};
+use super::super::scan::{self, Kind, Raw};
 use super::super::schema::SourceType;
 use super::Options;
 
@@ -119,10 +118,8 @@ impl<'t> Walk<'t> {
 
     /// The members of a list, without names, or of an object; of a name that is there twice the last counts.
     fn members(&self, of: Raw) -> Result<Vec<(String, Raw)>> {
-        let mut members = Members::new(self.text, of);
         let mut all: Vec<(String, Raw)> = Vec::new();
-        let mut paths = Paths::new();
-        while let Some((key, value)) = members.next(&mut paths, &mut []) {
+        for (key, value) in scan::members(self.text, of) {
             let name = self.found(key)?.text.into_owned();
             match all
                 .iter_mut()

@@ -159,7 +159,8 @@ impl Seen {
         };
         let kinds = self.kinds.len() + usize::from(self.walked.is_some() && !has(Of::Object));
         let one = kinds == 1 || (numbers && self.walked.is_none());
-        if !one && !(kinds == 2 && has(Of::List) && has(Of::Object)) {
+        let both_json = kinds == 2 && has(Of::List) && has(Of::Object);
+        if !(one || both_json) {
             reports.push(self.conflict(key, &sql));
         }
         Some((sql, json))
@@ -167,10 +168,10 @@ impl Seen {
 
     fn integer(&self) -> String {
         match self.largest.unwrap_or_default() {
-            ..=INT2 => "int2".into(),
-            ..=INT4 => "int4".into(),
-            largest if largest <= i128::from(i64::MAX) => "int8".into(),
-            largest if largest < DECIMAL => "decimal(38,0)".into(),
+            n if n <= INT2 => "int2".into(),
+            n if n <= INT4 => "int4".into(),
+            n if n <= i128::from(i64::MAX) => "int8".into(),
+            n if n < DECIMAL => "decimal(38,0)".into(),
             _ => format!("varchar({})", roomy(self.bytes)),
         }
     }
