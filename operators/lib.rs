@@ -43,4 +43,5 @@ pub fn registry(env: Environment) -> Registry {
         .sink(sinks::http::HttpSinkConnector)
         .sink(sinks::kinesis::KinesisSinkConnector)
         .sink(sinks::parquet::ParquetConnector)
+        .sink(sinks::redshift::RedshiftConnector)
 }
