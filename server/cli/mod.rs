@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and how a process ends. One file per command.
 
+mod admin;
 mod check;
 mod dashboards;
 mod explain;
@@ -7,6 +8,7 @@ mod health;
 mod log;
 pub mod preview;
 mod run;
+mod runs;
 mod schema;
 mod test;
 
@@ -103,6 +105,11 @@ enum Command {
     Dashboards(dashboards::Dashboards),
     /// Ask the process at --admin whether its pipelines run: 0 if they do, else 1
     Health,
+    /// The pipelines of the process at --admin and how they are
+    Pipelines,
+    /// Look at and steer the daily runs of the process at --admin
+    #[command(subcommand)]
+    Runs(runs::Runs),
     /// Write and check schemas: of pipeline files, and of logs that feed a warehouse
     #[command(subcommand)]
     Schema(schema::Schema),
@@ -143,6 +150,8 @@ impl Cli {
             Command::Preview(preview) => preview::run(&self.global, &preview),
             Command::Dashboards(what) => dashboards::run(&what),
             Command::Health => health::run(&self.global),
+            Command::Pipelines => runs::pipelines(&self.global),
+            Command::Runs(what) => runs::run(&self.global, &what),
             Command::Schema(schema) => schema::run(&schema),
             Command::Log(log) => log::run(&log),
         }
@@ -228,6 +237,8 @@ mod tests {
                 "t",
             ],
             &["dashboards", "print", "--max-rows-per-second", "0"],
+            &["runs", "backfill", "daily", "--from", "2026-11-01"],
+            &["runs", "start", "daily", "--date", "2026-11-31"],
             &["schema", "nothing"],
             &[],
         ] {

@@ -83,7 +83,7 @@ impl Backfill {
             return invalid("parallelism must be at least 1".into());
         }
         let newest = newest_eligible(entry.now, available_after(&entry.job));
-        if !self.force && self.to > newest {
+        if !self.force && !self.retry_errors && self.to > newest {
             return invalid(format!(
                 "{} is not old enough yet, the newest date that is is {newest}; force runs it all the same",
                 self.to
