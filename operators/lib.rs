@@ -2,6 +2,7 @@
 
 pub mod aws;
 pub mod checkpoint_s3;
+pub mod client;
 pub mod dedup;
 pub mod formats;
 pub mod log;
