@@ -14,6 +14,9 @@ export class ApiError extends Error {
   }
 }
 
+/** There was no answer at all. */
+export class Unreachable extends Error {}
+
 export const get = (path) => call("GET", path);
 export const post = (path, body) => call("POST", path, body);
 export const put = (path, body) => call("PUT", path, body);
@@ -54,7 +57,10 @@ async function authorized(path, request) {
   for (;;) {
     const token = sessionStorage.getItem(KEPT);
     const { headers, ...rest } = request();
-    const answer = await fetch(path, { ...rest, headers: token ? { ...headers, authorization: `Bearer ${token}` } : headers });
+    const shown = token ? { ...headers, authorization: `Bearer ${token}` } : headers;
+    const answer = await fetch(path, { ...rest, headers: shown }).catch((error) => {
+      throw new Unreachable(error.message);
+    });
     if (answer.status !== 401) return answer;
     await login(token);
   }

@@ -110,19 +110,19 @@ function drawRuns() {
 function makeLine({ run, error }) {
   if (error) {
     const words = element("pre", {});
-    const row = element("tr", { className: "error-row" }, element("td", { colSpan: 10 }, words));
+    const row = element("tr", { className: "error-row" }, element("td", { colSpan: 9 }, words));
     row.words = words;
     return row;
   }
-  const cells = Array.from({ length: 8 }, (_, n) => element("td", { className: [1, 4, 5].includes(n) ? "number" : "" }));
+  const cells = Array.from({ length: 7 }, (_, n) => element("td", { className: [1, 4, 5].includes(n) ? "number" : "" }));
   const retry = element("button", { type: "button", hidden: true }, "Retry");
   const start = element("button", { type: "button", hidden: true }, "Start now");
   retry.setAttribute("aria-label", `Retry ${run.date}`);
   start.setAttribute("aria-label", `Start ${run.date} now`);
   retry.addEventListener("click", () => again(run.date));
   start.addEventListener("click", () => force(run.date));
-  const row = element("tr", { id: `date-${run.date}`, tabIndex: -1 }, element("th", { scope: "row" }, time(run.date)), ...cells,
-    element("td", {}, element("div", { className: "actions" }, retry, start)));
+  const row = element("tr", { id: `date-${run.date}`, tabIndex: -1 }, element("th", { scope: "row" }, time(run.date)), cells[0],
+    element("td", {}, element("div", { className: "actions" }, retry, start)), ...cells.slice(1));
   return Object.assign(row, { cells_: cells, retry, start });
 }
 
@@ -132,19 +132,17 @@ function updateLine(row, { run, error }) {
   if (row.shape === shape) return;
   row.shape = shape;
   const [look, word] = runLook(run.status);
-  row.className = look;
   const took = (at, seconds) => (at ? [time(at, at.slice(0, 16).replace("T", " ")), seconds === null ? "" : element("span", { className: "small" }, `took ${format.span(seconds)}`)] : ["–"]);
   const sum = Object.values(run.rows).reduce((all, n) => all + n, 0);
   const perSink = Object.entries(run.rows).map(([sink, n]) => `${sink} ${format.exact(n)}`);
   const contents = [
-    [pill(look, run.given_up ? `${word}, given up` : word)],
+    [pill(look, run.given_up ? `${word}, given up` : word), run.next_try_at ? element("span", { className: "small" }, "next try ", time(run.next_try_at)) : ""],
     [run.attempt || "–"],
     took(run.et_started_at, run.et_seconds),
     took(run.load_started_at, run.load_seconds),
     perSink.length ? [format.exact(sum), ...perSink.map((words) => element("span", { className: "small" }, words))] : ["–"],
     [format.exact(run.invalid)],
     [run.worker ?? "–"],
-    run.next_try_at ? [time(run.next_try_at)] : ["–"],
   ];
   contents.forEach((parts, n) => row.cells_[n].replaceChildren(...parts));
   const open = view.job.status !== "cancelled" && !view.job.cancel_requested;

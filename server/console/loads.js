@@ -69,33 +69,33 @@ function draw() {
 function makeRow() {
   const cell = (label, ...children) => element("td", { data: { label }, attributes: { role: "cell" } }, ...children);
   const row = element("tr", { attributes: { role: "row" } });
-  const part = {
+  const parts = {
     name: element("a", {}), about: element("span", { className: "small" }), error: element("span", { className: "small bad-text clamp" }),
     state: element("span", { className: "stack" }), range: element("span", { className: "stack" }), counts: element("span", {}),
     actions: actions(() => refresh()),
   };
   row.append(
-    element("th", { scope: "row", attributes: { role: "rowheader" } }, part.name, part.about, part.error),
-    cell("Status", part.state), cell("From – to", part.range), cell("Dates", part.counts), cell("What to do", part.actions),
+    element("th", { scope: "row", attributes: { role: "rowheader" } }, parts.name, parts.about, parts.error),
+    cell("Status", parts.state), cell("From – to", parts.range), cell("Dates", parts.counts), cell("What to do", parts.actions),
   );
-  row.part = part;
+  row.parts = parts;
   return row;
 }
 
-function updateRow({ part }, job) {
-  part.name.href = `/loads/${encodeURIComponent(job.uuid)}`;
-  text(part.name, jobName(job));
-  text(part.about, job.kind === "pipeline" ? "a pipeline with a schedule" : `${job.s3_path} → ${job.redshift_id}`);
-  text(part.error, job.error ?? "");
-  counts(part.counts, job.dates);
-  part.actions.update(job);
+function updateRow({ parts }, job) {
+  parts.name.href = `/loads/${encodeURIComponent(job.uuid)}`;
+  text(parts.name, jobName(job));
+  text(parts.about, job.kind === "pipeline" ? "a pipeline with a schedule" : `${job.s3_path} → ${job.redshift_id}`);
+  text(parts.error, job.error ?? "");
+  counts(parts.counts, job.dates);
+  parts.actions.update(job);
   const shape = [job.status, job.status_since, request(job), job.start_date, job.end_date].join();
-  if (part.shape === shape) return;
-  part.shape = shape;
+  if (parts.shape === shape) return;
+  parts.shape = shape;
   const [look, word, meaning] = jobLook(job.status);
-  part.state.replaceChildren(pill(look, word, meaning), element("span", { className: "small" }, "since ", time(job.status_since, job.status_since.slice(0, 16).replace("T", " "))));
-  if (request(job)) part.state.append(element("span", { className: "small warn-text" }, request(job)));
-  part.range.replaceChildren(time(job.start_date), element("span", { className: "small" }, "to ", job.end_date ? time(job.end_date) : "for ever"));
+  parts.state.replaceChildren(pill(look, word, meaning), element("span", { className: "small" }, "since ", time(job.status_since, job.status_since.slice(0, 16).replace("T", " "))));
+  if (request(job)) parts.state.append(element("span", { className: "small warn-text" }, request(job)));
+  parts.range.replaceChildren(time(job.start_date), element("span", { className: "small" }, "to ", job.end_date ? time(job.end_date) : "for ever"));
 }
 
 form.addEventListener("input", () => {

@@ -1,6 +1,6 @@
 // What all pages about loads share: the state of the connection, messages, questions, and being live.
 
-import { events, forgetToken, hasToken } from "./api.js";
+import { ApiError, Unreachable, events, forgetToken, hasToken } from "./api.js";
 import { $, element, text } from "./dom.js";
 import * as format from "./format.js";
 
@@ -35,9 +35,9 @@ export function live(refresh, of = () => true) {
       banner("");
     } catch (error) {
       const since = answered ? ` since ${format.time(answered)}` : "";
-      connection("away", error.status ? "not well" : "no answer");
-      banner(error.status ? `Millstream says: ${error.message}` : `No answer from Millstream${since} (${error.message}). Trying again.`);
-      if (!error.status && !(error instanceof TypeError) && error.name !== "TimeoutError") console.error(error);
+      connection("away", error instanceof Unreachable ? "no answer" : "not well");
+      banner(error instanceof Unreachable ? `No answer from Millstream${since}. Trying again.` : error.message);
+      if (!(error instanceof Unreachable || error instanceof ApiError)) console.error(error);
     } finally {
       busy = false;
       $("sign-out").hidden = !hasToken();

@@ -21,18 +21,18 @@ live(async () => {
 function makeRow([log]) {
   const cell = (label, ...children) => element("td", { data: { label }, attributes: { role: "cell" } }, ...children);
   const row = element("tr", { attributes: { role: "row" } });
-  const part = { versions: element("span", { className: "versions" }), posted: element("span", {}) };
+  const parts = { versions: element("span", { className: "versions" }), posted: element("span", {}) };
   const next = element("a", { href: `/schemas/new?log=${encodeURIComponent(log)}`, attributes: { "aria-label": `Next version of ${log}` } }, "Next version");
   row.append(
     element("th", { scope: "row", attributes: { role: "rowheader" } }, log),
-    cell("Versions", part.versions), cell("Last posted", part.posted), cell("What to do", next),
+    cell("Versions", parts.versions), cell("Last posted", parts.posted), cell("What to do", next),
   );
-  return Object.assign(row, { part });
+  return Object.assign(row, { parts });
 }
 
-function updateRow({ part }, [log, versions]) {
-  fill(part.versions, versions, (schema) =>
+function updateRow({ parts }, [log, versions]) {
+  fill(parts.versions, versions, (schema) =>
     element("a", { href: `/schemas/${schemaPath(schema)}`, attributes: { "aria-label": `${log} version ${schema.version}` } }, schema.version));
-  text(part.posted, "");
-  part.posted.replaceChildren(time(versions[0].posted_at, versions[0].posted_at.slice(0, 16).replace("T", " ")));
+  text(parts.posted, "");
+  parts.posted.replaceChildren(time(versions[0].posted_at, versions[0].posted_at.slice(0, 16).replace("T", " ")));
 }

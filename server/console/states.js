@@ -21,7 +21,7 @@ const RUNS = {
   null: ["quiet", "not begun", "due"],
   waiting: ["warn", "waits for its marker", "waits"],
   et_started: ["busy", "transforming", "runs"],
-  et_success: ["busy", "transformed, to be loaded", "loads next"],
+  et_success: ["busy", "transformed, to be loaded", "next"],
   et_error: ["bad", "transform failed", "failed"],
   et_cancelled: ["quiet", "transform cancelled", "cancelled"],
   et_unknown: ["bad", "transform lost", "lost"],
@@ -36,6 +36,9 @@ export const STATES = Object.keys(JOBS);
 export const jobLook = (status) => JOBS[status] ?? ["quiet", String(status), ""];
 export const runLook = (status) => RUNS[status] ?? ["quiet", String(status), String(status)];
 export const jobName = (job) => (job.kind === "pipeline" ? `pipeline ${job.log_name}` : `${job.log_name} version ${job.log_schema_version}`);
+
+/** Two loads of one log may go to two clusters. */
+const longName = (job) => (job.kind === "pipeline" ? jobName(job) : `${jobName(job)} to ${job.redshift_id}`);
 
 /** What has been asked for and is not done yet. */
 export function request(job) {
@@ -89,7 +92,7 @@ export function actions(done) {
     const heir = () => buttons.find((button) => !button.hidden) ?? document.querySelector("main");
     // What appears comes first, so that a focus that is lost finds it.
     [true, false].forEach((shown) => ACTIONS.forEach((action, n) => {
-      buttons[n].setAttribute("aria-label", `${action.label} ${jobName(job)}`);
+      buttons[n].setAttribute("aria-label", `${action.label} ${longName(job)}`);
       if (action.possible(job) === shown) show(buttons[n], shown, heir);
     }));
   };
