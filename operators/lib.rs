@@ -10,6 +10,7 @@ pub mod sinks;
 pub mod sources;
 pub mod sql;
 pub mod tables;
+pub mod warehouse;
 pub mod window;
 
 use std::sync::Arc;

@@ -103,7 +103,7 @@ enum Command {
     Dashboards(dashboards::Dashboards),
     /// Ask the process at --admin whether its pipelines run: 0 if they do, else 1
     Health,
-    /// Write schemas
+    /// Write and check schemas: of pipeline files, and of logs that feed a warehouse
     #[command(subcommand)]
     Schema(schema::Schema),
     /// Look after the ingest log

@@ -57,7 +57,7 @@ pub fn json(notice: &Notice, public_url: &str) -> Value {
 /// The job's page of the console.
 fn link(notice: &Notice, public_url: &str) -> String {
     let uuid = text(&notice.job, "uuid");
-    format!("{}/#/loads/{uuid}", public_url.trim_end_matches('/'))
+    format!("{}/loads/{uuid}", public_url.trim_end_matches('/'))
 }
 
 fn dates(job: &Value) -> String {
@@ -135,7 +135,7 @@ pub mod tests {
         assert_eq!(subject(&notice), "Millstream job 0b7e status changed");
         let expected = "uuid: 0b7e\nstatus: error\nlog: people\nschema version: 2\ns3 path: s3://logs/people\n\
                         cluster: main\ndates: from 2026-11-01\nat: 2026-11-30T00:53:20Z\n\
-                        link: https://mill.example/#/loads/0b7e\n\
+                        link: https://mill.example/loads/0b7e\n\
                         extra: 3 loaded; 1 failed; 2 waiting; 2026-11-04: no such column\n";
         assert_eq!(body(&notice, "https://mill.example/"), expected);
     }

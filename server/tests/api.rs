@@ -7,10 +7,12 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::{Launch, Millstream, ask};
+use support::{Launch, Millstream, PATIENCE, ask};
 
 /// A part of a case: its heading and its text.
 type Part = (String, String);
@@ -41,6 +43,42 @@ fn cases() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn whoever_listens_hears_of_changes() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let it = start(dir.path(), Vec::new());
+    let host = it.admin.trim_start_matches("http://");
+    let mut socket = TcpStream::connect(host).expect("listening");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    write!(socket, "GET /v1/events HTTP/1.1\r\nhost: {host}\r\n\r\n").expect("sent");
+    let mut lines = BufReader::new(socket)
+        .lines()
+        .map(|line| line.expect("a line in time"));
+    assert!(lines.any(|line| line == ": listening"));
+
+    let json = |line: &str, body: &str| ask(&it.admin, line, &["content-type: application/json"], body);
+    let cluster = r#"{"redshift_id":"main","dialect":"postgres","host":"h","database":"d","user":"u"}"#;
+    json("POST /v1/clusters", cluster);
+    let schema = "version: 1\ntables:\n  people:\n    src: ''\n    src_type: dict\n    columns:\n    - {log_key: name, sql_attr: varchar(9)}\n";
+    ask(&it.admin, "POST /v1/schema/people/1", &[], schema);
+    let load = r#"{"log_name":"people","log_schema_version":1,"s3_path":"s3://l/p","start_date":"2126-11-01","redshift_id":"main"}"#;
+    let (status, _, said) = json("POST /v1/jobs", load);
+    assert_eq!(status, 200, "{said}");
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    let told = serde_json::json!({ "job": said["post_accepted"]["uuid"], "date": null });
+    assert!(lines.any(|line| line == format!("data: {told}")));
+}
+
+fn start(dir: &Path, env: Vec<(String, String)>) -> Millstream {
+    std::fs::write(dir.join("idle.toml"), PIPELINE).expect("a writable directory");
+    Millstream::start(&Launch {
+        dir,
+        pipeline: "idle.toml",
+        port: 0,
+        env,
+    })
+}
+
 /// What a case gives, where that is not what it says.
 fn differs(case: &Path) -> Option<String> {
     let text = std::fs::read_to_string(case).expect("a case");
@@ -49,13 +87,8 @@ fn differs(case: &Path) -> Option<String> {
         .iter()
         .filter_map(|(heading, _)| heading.strip_prefix("env ")?.split_once('='));
     let dir = tempfile::tempdir().expect("a temporary directory");
-    std::fs::write(dir.path().join("idle.toml"), PIPELINE).expect("a writable directory");
-    let it = Millstream::start(&Launch {
-        dir: dir.path(),
-        pipeline: "idle.toml",
-        port: 0,
-        env: env.map(|(name, value)| (name.into(), value.into())).collect(),
-    });
+    let env = env.map(|(name, value)| (name.into(), value.into()));
+    let it = start(dir.path(), env.collect());
     let mut got = String::new();
     let mut uuid = String::new();
     for (heading, text) in &parts {

@@ -72,21 +72,21 @@ struct World {
 }
 
 impl World {
-    fn new(contacts: &[&str]) -> World {
+    /// Nothing runs yet.
+    fn at(port: u16) -> World {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("idle.toml"), PIPELINE).expect("a writable directory");
         std::fs::create_dir(dir.path().join("mails")).expect("a writable directory");
-        let mut world = World {
-            dir,
-            port: free_port(),
-            it: None,
-        };
+        World { dir, port, it: None }
+    }
+
+    fn new(contacts: &[&str]) -> World {
+        let mut world = World::at(free_port());
         world.start(&[]);
         world.post("/v1/clusters", &json!({
             "redshift_id": "main", "dialect": "postgres", "host": "127.0.0.1", "database": "dw", "user": "u",
         }));
-        let yaml =
-            "version: 1\ntables:\n  people:\n    columns:\n    - {log_key: name, sql_attr: varchar(9)}\n";
+        let yaml = "version: 1\ntables:\n  people:\n    src: ''\n    src_type: dict\n    columns:\n    - {log_key: name, sql_attr: varchar(9)}\n";
         let (status, _, said) = ask(world.admin(), "POST /v1/schema/people/1", &[], yaml);
         assert_eq!(status, 200, "{said}");
         // Nothing of it is due in this century.
@@ -242,7 +242,7 @@ fn a_server_that_is_away_gets_its_mails_later_and_a_refusal_is_seen() {
         "status: resumed\r\n",
         "s3 path: s3://logs/people\r\n",
         "cluster: main\r\n",
-        &format!("link: https://mill.example/#/loads/{uuid}\r\n"),
+        &format!("link: https://mill.example/loads/{uuid}\r\n"),
     ] {
         assert!(all[0].contains(part), "no {part:?} in {}", all[0]);
     }
@@ -304,4 +304,29 @@ fn a_process_that_dies_before_the_mark_sends_again() {
     world.it().wait_for("the next mail", || mails.all().len() > 2);
     assert_eq!(mails.all().len(), 3);
     assert_ne!(id(&mails.all()[2]), id(&all[0]));
+}
+
+#[test]
+fn two_processes_with_one_catalog_send_each_mail_once() {
+    const RESUMED: usize = 10;
+    let mut world = World::new(&["ops@example.com"]);
+    let catalog = world.dir.path().join("data/catalog.db").display().to_string();
+    let shared = ["--catalog", catalog.as_str()];
+    world.start(&shared);
+    let mut other = World::at(world.port);
+    other.start(&shared);
+    let mails = world.mails();
+    for _ in 0..RESUMED {
+        world.resume();
+    }
+    let sent = || {
+        let all = world.get("/v1/notices?state=sent")["notices"].clone();
+        let all = all
+            .as_array()
+            .map_or(0, |all| all.iter().filter(|n| n["event"] == "resumed").count());
+        assert!(all <= RESUMED);
+        all == RESUMED
+    };
+    world.it().wait_for("all to be sent", sent);
+    assert_eq!(mails.all().len(), RESUMED);
 }

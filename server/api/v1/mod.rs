@@ -5,6 +5,7 @@
 
 mod body;
 mod clusters;
+mod described;
 mod events;
 mod fields;
 mod jobs;
@@ -35,6 +36,8 @@ pub fn routes() -> Router<Shared> {
             get(clusters::one).put(clusters::put).delete(clusters::delete),
         )
         .route("/v1/schema", get(schemas::list))
+        .route("/v1/schema/check", post(schemas::check))
+        .route("/v1/schema/infer", post(schemas::infer))
         .route("/v1/schema/{log}", get(schemas::of_log))
         .route(
             "/v1/schema/{log}/{version}",
