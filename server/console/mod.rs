@@ -117,9 +117,14 @@ mod tests {
             assert!(elsewhere.eq(["http://www.w3.org/2000/svg"]));
         }
         for (_, path, script) in SCRIPTS {
-            let named = script.lines().filter_map(|line| line.split_once("from \"./")?.1.split('"').next());
+            let named = script
+                .lines()
+                .filter_map(|line| line.split_once("from \"./")?.1.split('"').next());
             for name in named {
-                assert!(served.contains(&format!("/console/{name}").as_str()), "{path} imports {name}");
+                assert!(
+                    served.contains(&format!("/console/{name}").as_str()),
+                    "{path} imports {name}"
+                );
             }
         }
     }

@@ -4,7 +4,7 @@ import { ApiError, get, post } from "./api.js";
 import { $, element, fill, text } from "./dom.js";
 import { clearProblems, live, say, showProblems } from "./page.js";
 import { allSchemas, nextVersion } from "./schema-list.js";
-import { check, problemsOf, tableOf } from "./schema-tables.js";
+import { check, placed, tableOf } from "./schema-tables.js";
 
 const form = $("schema");
 const editor = $("y-yaml");
@@ -33,9 +33,9 @@ function drawLines() {
   $("lines").scrollTop = editor.scrollTop;
 }
 
-function drawProblems(title) {
+function drawProblems(title, look = "") {
   text($("problems-title"), title);
-  $("problems").className = `problems ${problems.length ? "bad" : title.startsWith("No") && !title.startsWith("Not") ? "good" : ""}`;
+  $("problems").className = `problems ${look}`;
   fill($("problem-list"), problems, ({ line, column, words }) => {
     if (!line) return element("li", {}, words);
     const place = element("button", { type: "button", className: "place" }, `${line}:${column}`);
@@ -70,11 +70,13 @@ function changed() {
 /** Whether it is right; shows its tables, or what is wrong. */
 async function checkText() {
   const found = await check(editor.value);
-  problems = found.problems;
-  const many = problems.length === 1 ? "One problem" : `${problems.length} problems`;
-  drawProblems(problems.length ? many : `No problems: ${found.tables.length} table${found.tables.length === 1 ? "" : "s"}`);
+  const many = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
+  const wrong = found.problems.length > 0;
+  problems = wrong ? found.problems : found.warnings;
+  const good = `No problems: ${many(found.tables.length, "table")}${problems.length ? `, ${many(problems.length, "warning")}` : ""}`;
+  drawProblems(wrong ? many(problems.length, "problem") : good, wrong ? "bad" : "good");
   fill($("tables"), found.tables, tableOf);
-  return problems.length === 0;
+  return !wrong;
 }
 
 editor.addEventListener("input", changed);
@@ -101,10 +103,10 @@ form.addEventListener("submit", (event) => {
       await post(`/v1/schema/${path}`, editor.value);
     } catch (error) {
       // What the check does not know: a version that is taken, a name that is none.
-      const found = problemsOf(error);
+      const found = placed(error.problems ?? []);
       if (!found.some((problem) => problem.line)) throw error;
       problems = found;
-      return drawProblems("Not posted");
+      return drawProblems("Not posted", "bad");
     }
     location.assign(`/schemas/${path}`);
   });

@@ -5,19 +5,22 @@ import { element } from "./dom.js";
 
 const FLAGS = [["is_foreign", "path from the root"], ["is_json", "as JSON"], ["is_mandatory", "mandatory"], ["is_derived", "derived"], ["is_noop", "not written"]];
 
-/** `{ tables, problems }`; a problem has its `line` and `column`, from 1, where the server knows them. */
+/** `{ tables, ddl, warnings, problems }`; a problem has its `line` and `column`, from 1, where the server knows them. */
 export async function check(yaml) {
+  const nothing = { tables: [], ddl: [], warnings: [], problems: [] };
   try {
-    return { tables: (await post("/v1/schema/check", yaml)).tables ?? [], problems: [] };
+    const found = await post("/v1/schema/check", yaml);
+    return { ...nothing, ...found, warnings: placed(found.warnings ?? []) };
   } catch (error) {
     if (error.status !== 422) throw error;
-    return { tables: [], problems: problemsOf(error) };
+    return { ...nothing, problems: placed(error.problems) };
   }
 }
 
-export function problemsOf(error) {
-  return (error.problems ?? [error.message]).map((problem) => {
-    const [, line, column, words] = problem.match(/^(?:line )?(\d+):(\d+):? ?(.*)$/s) ?? [];
+/** Problems as texts, `line:column: words`, taken apart. */
+export function placed(problems) {
+  return problems.map((problem) => {
+    const [, line, column, words] = problem.match(/^(\d+):(\d+): (.*)$/s) ?? [];
     return line ? { line: Number(line), column: Number(column), words } : { words: problem };
   });
 }

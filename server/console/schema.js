@@ -19,7 +19,10 @@ live(async () => {
   const found = await get(`/v1/schema/${encodeURIComponent(log)}/${encodeURIComponent(version)}`);
   text($("posted"), `posted ${found.posted_at.slice(0, 16).replace("T", " ")}; it never changes`);
   text($("yaml"), found.yaml);
-  fill($("tables"), (await check(found.yaml)).tables, tableOf);
+  const { tables, ddl } = await check(found.yaml);
+  fill($("tables"), tables, tableOf);
+  text($("ddl"), ddl.join("\n\n"));
+  $("ddl-card").hidden = ddl.length === 0;
   schema = found;
 }, () => false);
 
