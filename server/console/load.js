@@ -69,7 +69,7 @@ function facts(job) {
     load && ["Cluster", job.redshift_id, "/clusters"],
     load && ["Schema", `${job.log_name} version ${job.log_schema_version}`, `/schemas/${of(job.log_name)}/${of(job.log_schema_version)}`],
     load && ["Path", job.s3_path],
-    ["Dates", `${job.start_date} to ${job.end_date ?? "for ever"}`],
+    ["Dates", job.end_date ? `${job.start_date} to ${job.end_date}` : `${job.start_date}, for ever`],
     job.contact_emails.length > 0 && ["Told", job.contact_emails.join(", ")],
     ...Object.entries(job.additional_arguments).map(([name, value]) => [name.replaceAll("_", " "), typeof value === "string" ? value : JSON.stringify(value)]),
     ["Made", job.created_at.slice(0, 16).replace("T", " ")],

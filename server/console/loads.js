@@ -95,7 +95,7 @@ function updateRow({ parts }, job) {
   const [look, word, meaning] = jobLook(job.status);
   parts.state.replaceChildren(pill(look, word, meaning), element("span", { className: "small" }, "since ", time(job.status_since, job.status_since.slice(0, 16).replace("T", " "))));
   if (request(job)) parts.state.append(element("span", { className: "small warn-text" }, request(job)));
-  parts.range.replaceChildren(time(job.start_date), element("span", { className: "small" }, "to ", job.end_date ? time(job.end_date) : "for ever"));
+  parts.range.replaceChildren(time(job.start_date), element("span", { className: "small" }, job.end_date ? "to " : "for ever", job.end_date ? time(job.end_date) : ""));
 }
 
 form.addEventListener("input", () => {

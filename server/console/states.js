@@ -99,18 +99,19 @@ export function actions(done) {
   return box;
 }
 
+/** The button is not disabled meanwhile: it would lose the focus. */
 async function perform(action, job, button, done) {
   const name = jobName(job);
+  if (button.busy) return;
   if (action.words && !(await ask({ title: `${action.label} ${name}?`, words: action.words, yes: action.yes, danger: true }))) return;
-  button.disabled = true;
+  button.busy = true;
   try {
     await put("/v1/jobs/job", { uuid: job.uuid, ...action.change });
     say(`${action.label}: ${name}, asked for.`);
   } catch (error) {
     say(`${action.label} of ${name} is not possible: ${error.message}`, false);
   } finally {
-    button.disabled = false;
-    if (document.activeElement === document.body) button.focus();
+    button.busy = false;
     done(action.id);
   }
 }

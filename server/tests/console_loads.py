@@ -265,6 +265,7 @@ def watches(console, uuid):
     console.until("all loads", lambda: len(console.css("#loads tbody tr")) == 2)
     console.id("f-status").send_keys("paused")
     console.sees("0 of 2 loads", "#found")
+    expect(console.browser.current_url.endswith("/loads?status=paused"), "the filter is not in the address")
     console.api("PUT", "/v1/jobs/job", {"uuid": uuid, "pause_requested": True})
     console.sees("people version 1: ", "#announce")
     console.css("#filters [type=reset]")[0].click()
@@ -273,6 +274,29 @@ def watches(console, uuid):
     console.api("PUT", "/v1/jobs/job", {"uuid": uuid, "pause_requested": False})
     console.until("resumed", lambda: "paused" not in console.row("2999-01-01").text)
     console.check("loads")
+    loses_the_stream(console)
+
+
+def loses_the_stream(console):
+    """Without events it polls; without an answer it says so, and goes on by itself."""
+    network = lambda command, **of: console.browser.execute_cdp_cmd(f"Network.{command}", of)
+    conditions = lambda offline: network("emulateNetworkConditions", offline=offline, latency=0, downloadThroughput=-1, uploadThroughput=-1)
+    network("enable")
+    network("setBlockedURLs", urls=["*/v1/events"])
+    console.open("/loads")
+    console.sees("every 3 s", "#state")
+    last = console.api("GET", "/v1/jobs")["jobs"][-1]["uuid"]
+    console.api("PUT", "/v1/jobs/job", {"uuid": last, "pause_requested": True})
+    console.until("paused", lambda: "paused" in console.row("2999-02-01").text)
+    conditions(True)
+    console.sees("No answer from Millstream since", "#banner")
+    console.sees("no answer", "#state")
+    console.api("PUT", "/v1/jobs/job", {"uuid": last, "pause_requested": False})
+    network("setBlockedURLs", urls=[])
+    conditions(False)
+    console.until("resumed", lambda: "paused" not in console.row("2999-02-01").text)
+    console.sees("live", "#state")
+    console.browser.get_log("browser")  # it has noted every request that was not let through
 
 
 def asks(console, uuid):
