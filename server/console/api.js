@@ -17,6 +17,10 @@ export class ApiError extends Error {
 /** There was no answer at all. */
 export class Unreachable extends Error {}
 
+function unreachable(error) {
+  throw new Unreachable(error.message);
+}
+
 export const get = (path) => call("GET", path);
 export const post = (path, body) => call("POST", path, body);
 export const put = (path, body) => call("PUT", path, body);
@@ -29,7 +33,8 @@ export async function call(method, path, body) {
   if (body !== undefined) headers["content-type"] = raw ? "text/plain; charset=utf-8" : "application/json";
   const request = () => ({ method, headers, body: raw || body === undefined ? body : JSON.stringify(body), signal: AbortSignal.timeout(PATIENCE) });
   const answer = await authorized(path, request);
-  const read = answer.headers.get("content-type")?.includes("json") ? await answer.json() : await answer.text();
+  const json = answer.headers.get("content-type")?.includes("json");
+  const read = await (json ? answer.json() : answer.text()).catch(unreachable);
   if (!answer.ok) throw new ApiError(answer.status, typeof read === "string" ? { error: read } : read);
   return read;
 }
@@ -58,9 +63,7 @@ async function authorized(path, request) {
     const token = sessionStorage.getItem(KEPT);
     const { headers, ...rest } = request();
     const shown = token ? { ...headers, authorization: `Bearer ${token}` } : headers;
-    const answer = await fetch(path, { ...rest, headers: shown }).catch((error) => {
-      throw new Unreachable(error.message);
-    });
+    const answer = await fetch(path, { ...rest, headers: shown }).catch(unreachable);
     if (answer.status !== 401) return answer;
     await login(token);
   }

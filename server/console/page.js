@@ -16,7 +16,7 @@ const LONGEST_WAIT = 30000;
  * time to time. While nobody sees the page it holds no connection: a browser has six for one server.
  */
 export function live(refresh, of = () => true) {
-  let timer = null, busy = false, open = false, answered = null, next = 0;
+  let timer = null, busy = false, open = false, answered = null, next = 0, stream = null;
   const soon = (wait) => {
     const at = Date.now() + wait;
     if (timer !== null && next <= at) return;
@@ -37,7 +37,9 @@ export function live(refresh, of = () => true) {
       const since = answered ? ` since ${format.time(answered)}` : "";
       connection("away", error instanceof Unreachable ? "no answer" : "not well");
       banner(error instanceof Unreachable ? `No answer from Millstream${since}. Trying again.` : error.message);
-      if (!(error instanceof Unreachable || error instanceof ApiError)) console.error(error);
+      // A stream over a network that is gone may not end by itself.
+      if (error instanceof Unreachable) stream?.abort();
+      else if (!(error instanceof ApiError)) console.error(error);
     } finally {
       busy = false;
       $("sign-out").hidden = !hasToken();
@@ -47,11 +49,11 @@ export function live(refresh, of = () => true) {
   async function listen() {
     for (let wait = 1000; ; wait = Math.min(wait * 2, LONGEST_WAIT)) {
       await seen();
-      const stop = new AbortController();
-      const hide = () => document.hidden && stop.abort();
+      stream = new AbortController();
+      const hide = () => document.hidden && stream.abort();
       document.addEventListener("visibilitychange", hide);
       try {
-        for await (const event of events(stop.signal)) {
+        for await (const event of events(stream.signal)) {
           open = true;
           wait = 1000;
           if (event === null || of(event)) soon(GATHER);
