@@ -194,6 +194,10 @@ client! {
     kinesis, aws_sdk_kinesis
 }
 client! {
+    /// A client of the Redshift Data API.
+    redshift_data, aws_sdk_redshiftdata
+}
+client! {
     /// An SQS client.
     sqs, aws_sdk_sqs
 }

@@ -2,6 +2,7 @@
 
 pub mod aws;
 pub mod checkpoint_s3;
+pub mod client;
 pub mod dedup;
 pub mod formats;
 pub mod log;
@@ -42,4 +43,5 @@ pub fn registry(env: Environment) -> Registry {
         .sink(sinks::http::HttpSinkConnector)
         .sink(sinks::kinesis::KinesisSinkConnector)
         .sink(sinks::parquet::ParquetConnector)
+        .sink(sinks::redshift::RedshiftConnector)
 }

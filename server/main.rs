@@ -12,6 +12,7 @@ mod console;
 mod lock;
 mod logging;
 mod monitor;
+mod notify;
 mod pipelines;
 mod preview;
 #[allow(dead_code, reason = "the loop comes with the next changes")]

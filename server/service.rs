@@ -28,6 +28,8 @@ use crate::catalog::Catalog;
 use crate::cli::Exit;
 use crate::monitor::HTTP;
 use crate::monitor::publish::{Publishing, Watched};
+use crate::notify::deliver::{Deliverer, Delivering};
+use crate::notify::settings::NotifyArgs;
 use crate::signals::Signals;
 
 /// How long an orderly stop may take. Supervisors wait 30 s (Kubernetes) to 90 s (systemd) before they
@@ -56,6 +58,10 @@ pub struct Options<'a> {
     pub admin: SocketAddr,
     /// Jobs and their runs.
     pub catalog: Catalog,
+    /// Whether other processes may use the catalog.
+    pub shared_catalog: bool,
+    /// Who is told of jobs.
+    pub notify: &'a NotifyArgs,
 }
 
 /// A running process. Fields are dropped in order: what uses comes before what is used.
@@ -65,6 +71,7 @@ pub struct Service {
     ingest: Option<Arc<Ingest>>,
     admin: SocketAddr,
     publishing: Option<Publishing>,
+    delivering: Delivering,
     admin_runtime: Runtime,
     dataflow: Runtime,
 }
@@ -91,12 +98,20 @@ impl Service {
         let ingest = start_ingest(&options)?;
         let metrics = Arc::new(Metrics::new());
         let pipelines = start_pipelines(&options, &dataflow, ingest.as_ref(), &metrics)?;
+        let settings = options.notify.settings(&format!("http://{admin}"));
+        let deliverer = Arc::new(Deliverer::new(options.catalog.clone(), settings)?);
+        let delivering = {
+            let _guard = admin_runtime.enter();
+            deliverer.clone().start(!options.shared_catalog)
+        };
         let state = api::Shared::new(api::Process {
             pipelines: pipelines.clone(),
             metrics,
             admin,
             ingest: ingest.as_ref().map(|i| i.local_addr()),
             catalog: options.catalog.clone(),
+            deliverer,
+            token: api::guard::token(),
         });
         admin_runtime.spawn(api::serve(listener, state));
         let publishing = publish(&options, &admin_runtime, &pipelines, ingest.as_ref())?;
@@ -106,6 +121,7 @@ impl Service {
             ingest,
             admin,
             publishing,
+            delivering,
             admin_runtime,
             dataflow,
         })
@@ -128,6 +144,7 @@ impl Service {
             pipelines,
             ingest,
             publishing,
+            delivering,
             admin_runtime,
             dataflow,
             ..
@@ -142,6 +159,7 @@ impl Service {
                 if let Some(publishing) = publishing {
                     publishing.finish().await;
                 }
+                delivering.finish().await;
                 exit
             };
             tokio::select! {

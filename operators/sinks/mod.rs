@@ -24,6 +24,7 @@ pub mod kinesis;
 mod outbox;
 pub mod parquet;
 mod puts;
+pub mod redshift;
 mod rejected;
 
 /// Every timestamp is UTC, so its JSON form says so; the Arrow type carries no zone.

@@ -1,4 +1,5 @@
-//! What the API answers when it cannot: a status and `{"error": "…"}`.
+//! What the API answers when it cannot: a status and `{"error": "…"}`, with `"problems": […]` where there may be
+//! several.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -12,6 +13,8 @@ use crate::catalog::CatalogError;
 pub struct ApiError {
     status: StatusCode,
     message: String,
+    /// Each thing that is wrong, where there may be several.
+    problems: Vec<String>,
 }
 
 impl ApiError {
@@ -51,6 +54,19 @@ impl ApiError {
         ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, message)
     }
 
+    /// 422 for everything that is wrong.
+    pub fn problems(problems: Vec<String>) -> ApiError {
+        ApiError {
+            problems: problems.clone(),
+            ..ApiError::invalid(problems.join("; "))
+        }
+    }
+
+    /// 401.
+    pub fn unauthorized(message: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::UNAUTHORIZED, message)
+    }
+
     /// 503.
     pub fn busy(message: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
@@ -65,6 +81,7 @@ impl ApiError {
         ApiError {
             status,
             message: message.into(),
+            problems: Vec::new(),
         }
     }
 }
@@ -82,6 +99,10 @@ impl From<CatalogError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, Json(json!({ "error": self.message }))).into_response()
+        let mut body = json!({ "error": self.message });
+        if !self.problems.is_empty() {
+            body["problems"] = json!(self.problems);
+        }
+        (self.status, Json(body)).into_response()
     }
 }

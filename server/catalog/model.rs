@@ -362,7 +362,7 @@ impl Event {
     }
 }
 
-/// A row of the outbox: it is written with the change it tells of, and goes once it is delivered.
+/// A row of the outbox: it is written with the change it tells of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notice {
     /// Ascending.
@@ -371,11 +371,52 @@ pub struct Notice {
     pub event: Event,
     /// The job as it was then, as the API shows it.
     pub job: Value,
-    /// How often delivery was tried.
+    pub state: NoticeState,
+    /// How often delivery was tried in vain.
     pub attempts: u32,
     /// What the deliverer wants to remember, such as which of several ways are done.
     pub progress: String,
     /// Why the last try failed.
     pub error: Option<String>,
     pub next_try_at: Timestamp,
+    /// When it was over with.
+    pub done_at: Option<Timestamp>,
+}
+
+/// How far a notice is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NoticeState {
+    /// Someone is still to be told.
+    Pending,
+    /// Everyone has it.
+    Sent,
+    /// Someone will never take it.
+    Failed,
+    /// Nobody was to be told.
+    Skipped,
+}
+
+impl NoticeState {
+    pub const ALL: [NoticeState; 4] = [
+        NoticeState::Pending,
+        NoticeState::Sent,
+        NoticeState::Failed,
+        NoticeState::Skipped,
+    ];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            NoticeState::Pending => "pending",
+            NoticeState::Sent => "sent",
+            NoticeState::Failed => "failed",
+            NoticeState::Skipped => "skipped",
+        }
+    }
+
+    /// The state that is written so.
+    pub fn named(name: &str) -> Option<NoticeState> {
+        NoticeState::ALL.into_iter().find(|state| state.name() == name)
+    }
 }

@@ -78,12 +78,14 @@ CREATE TABLE outbox (
     at INTEGER NOT NULL,
     event TEXT NOT NULL,
     job TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending',
     attempts INTEGER NOT NULL DEFAULT 0,
     progress TEXT NOT NULL DEFAULT '',
     error TEXT,
-    next_try_at INTEGER NOT NULL
+    next_try_at INTEGER NOT NULL,
+    done_at INTEGER
 ) STRICT;
-CREATE INDEX outbox_by_time ON outbox (next_try_at);
+CREATE INDEX outbox_by_time ON outbox (state, next_try_at);
 "];
 
 /// Sets a connection up and brings the tables up to date.

@@ -4,7 +4,7 @@ use chrono::NaiveDate;
 use millstream_engine::time::Timestamp;
 use serde_json::json;
 
-use super::model::{Cluster, Event, JobKind, NewJob, StoredSchema};
+use super::model::{Cluster, Event, JobKind, NewJob, NoticeState, StoredSchema};
 use super::state::{JobState, Request, RunState};
 use super::*;
 
@@ -82,7 +82,7 @@ async fn a_change_and_its_notice_are_one_and_an_error_undoes_both() {
     });
     failed.await.expect_err("undone");
     assert_eq!(catalog.job(&uuid).await.expect("there").status, JobState::Null);
-    assert!(catalog.notices(NOW, 10).await.expect("notices").is_empty());
+    assert!(catalog.notices(None, 10).await.expect("notices").is_empty());
 
     let done = catalog.change(&uuid, NOW, |entry| {
         entry.advance(day(3), RunState::EtStarted);
@@ -91,7 +91,7 @@ async fn a_change_and_its_notice_are_one_and_an_error_undoes_both() {
         Ok(())
     });
     done.await.expect("done");
-    let notices = catalog.notices(NOW, 10).await.expect("notices");
+    let notices = catalog.notices(None, 10).await.expect("notices");
     assert_eq!(notices.len(), 1);
     assert_eq!(notices[0].event, Event::Error);
     assert_eq!(notices[0].job["status"], "error");
@@ -128,12 +128,17 @@ async fn a_notice_stays_until_it_is_delivered() {
             .expect("taken")
             .is_empty()
     );
-    catalog.delivered(taken[0].id).await.expect("gone");
+    let sent = NoticeState::Sent;
+    let done = catalog.notice_done(taken[0].id, sent, String::new(), None, later, NOW);
+    done.await.expect("done");
     let kept = catalog.undelivered(taken[1].id, "smtp".into(), "no route".into(), later);
     kept.await.expect("kept");
     drop(catalog);
-    let left = open(&dir).notices(later, 10).await.expect("left");
+    let catalog = open(&dir);
+    let left = catalog.take_notices(later, later, 10).await.expect("left");
     assert_eq!(left.len(), 1);
+    let counts = catalog.notice_counts().await.expect("counts");
+    assert_eq!(counts[..2], [(NoticeState::Pending, 1), (sent, 1)]);
     let left = (
         left[0].event,
         left[0].attempts,
@@ -170,13 +175,14 @@ async fn requests_change_what_they_may() {
     let job = catalog.job(&uuid).await.expect("there");
     assert_eq!((job.status, job.pause_requested), (JobState::Null, false));
     let told: Vec<Event> = catalog
-        .notices(NOW, 9)
+        .notices(None, 9)
         .await
         .expect("notices")
         .iter()
         .map(|n| n.event)
         .collect();
-    assert_eq!(told, [Event::Paused, Event::Resumed]);
+    // The newest first.
+    assert_eq!(told, [Event::Resumed, Event::Paused]);
     let missing = catalog
         .request("nobody", Request::Cancel(true), NOW)
         .await

@@ -10,6 +10,7 @@ use millstream_engine::plan::Plan;
 use crate::catalog::Catalog;
 use crate::cli::{Exit, Global, Which, namespace};
 use crate::lock::DataDir;
+use crate::notify::settings::NotifyArgs;
 use crate::pipelines;
 use crate::service::{self, Service};
 
@@ -35,6 +36,8 @@ pub struct Run {
     /// directory
     #[arg(long, value_name = "FILE", env = "MILLSTREAM_CATALOG")]
     pub catalog: Option<PathBuf>,
+    #[command(flatten)]
+    pub notify: NotifyArgs,
 }
 
 /// Reads the name of a node.
@@ -75,6 +78,8 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
         listen: global.listen,
         admin: global.admin,
         catalog,
+        shared_catalog: run.catalog.is_some(),
+        notify: &run.notify,
     })?;
     announce(&plans, &service);
     Ok(service.run_to_end())
