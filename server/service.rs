@@ -19,6 +19,7 @@ use millstream_engine::runtime::{self, PipelineHandle, RunOptions};
 use millstream_operators::Environment;
 use millstream_operators::aws;
 use millstream_operators::checkpoint_s3::S3Store;
+use millstream_operators::sinks::sqlite::SERVING;
 use millstream_operators::sources::http::Ingest;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -179,6 +180,7 @@ fn start_pipelines(
 ) -> anyhow::Result<Vec<PipelineHandle>> {
     let registry = millstream_operators::registry(Environment {
         ingest: ingest.cloned(),
+        serving: Some(options.data_dir.join(SERVING)),
     });
     let start = |plan: &Arc<Plan>| {
         let checkpoints = match options.checkpoint {
