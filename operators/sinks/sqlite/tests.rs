@@ -133,7 +133,8 @@ async fn each_commit_is_made_once() {
 async fn a_run_replaces_its_date() {
     let dir = tempfile::tempdir().unwrap();
     let options = json!({ "key": ["ad"] });
-    let runs: [(&str, Rows<'_>, Vec<(String, i64)>); 5] = [
+    type Run<'a> = (&'a str, Rows<'a>, Vec<(String, i64)>);
+    let runs: [Run<'_>; 5] = [
         (
             "2026-11-22",
             &[(Some("a"), 0, 0, 1), (Some("b"), 0, 0, 1)],
