@@ -5,6 +5,7 @@ pub mod checkpoint_s3;
 pub mod dedup;
 pub mod formats;
 pub mod log;
+pub mod query;
 pub mod sinks;
 pub mod sources;
 pub mod sql;

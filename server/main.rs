@@ -12,6 +12,7 @@ mod logging;
 mod monitor;
 mod pipelines;
 mod preview;
+mod query;
 mod service;
 mod signals;
 mod testing;

@@ -64,7 +64,7 @@ fn column_of(
 }
 
 /// `did you mean "x"?` where a known name is near, else the list of them.
-fn suggest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn suggest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
     /// Below this similarity (0 to 1) a suggestion confuses more than it helps.
     const NEAR: f64 = 0.6;
     let known: Vec<&str> = known.collect();
