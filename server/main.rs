@@ -17,9 +17,11 @@ mod pipelines;
 mod preview;
 #[allow(dead_code, reason = "the loop comes with the next changes")]
 mod scheduler;
+mod query;
 mod service;
 mod signals;
 mod testing;
+mod traffic;
 
 use std::process::ExitCode;
 

@@ -26,6 +26,9 @@ pub mod parquet;
 mod puts;
 pub mod redshift;
 mod rejected;
+mod row_outbox;
+pub mod sqlite;
+mod values;
 
 /// Every timestamp is UTC, so its JSON form says so; the Arrow type carries no zone.
 const JSON_TIMESTAMP: &str = "%Y-%m-%dT%H:%M:%S%.fZ";
@@ -62,7 +65,7 @@ fn column_of(
 }
 
 /// `did you mean "x"?` where a known name is near, else the list of them.
-fn suggest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn suggest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
     /// Below this similarity (0 to 1) a suggestion confuses more than it helps.
     const NEAR: f64 = 0.6;
     let known: Vec<&str> = known.collect();

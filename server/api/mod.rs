@@ -42,6 +42,8 @@ pub struct Process {
     pub metrics: Arc<Metrics>,
     /// Where the API is served.
     pub admin: SocketAddr,
+    /// Where an ad's traffic is read.
+    pub traffic: Arc<dyn crate::traffic::Store>,
     /// Where rows come in, if anywhere.
     pub ingest: Option<SocketAddr>,
     /// Jobs and their runs.
@@ -111,6 +113,7 @@ fn router(state: Shared) -> Router {
     Router::new()
         .merge(crate::console::routes())
         .merge(v1::routes())
+        .merge(crate::traffic::routes(state.0.process.traffic.clone()))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -179,6 +182,9 @@ mod tests {
             pipelines: Vec::new(),
             metrics: Arc::new(Metrics::new()),
             admin,
+            traffic: crate::traffic::store(None, "absent.db".as_ref())
+                .await
+                .expect("a store"),
             ingest: None,
             deliverer: Arc::new(Deliverer::new(catalog.clone(), settings).expect("nobody to tell")),
             catalog,

@@ -7,6 +7,7 @@ mod explain;
 mod health;
 mod log;
 pub mod preview;
+pub mod query;
 mod run;
 mod runs;
 mod schema;
@@ -100,6 +101,11 @@ enum Command {
     /// dropped as repeated, as if they came one by one. Reference tables are read from the files that the
     /// pipeline names.
     Preview(preview::Preview),
+    /// SQL over the lake, and over raw JSON lines
+    ///
+    /// Every directory below the lake that holds Parquet is a table, named by its path (a/b is a_b); partitions such as
+    /// year=2026 are columns. SHOW TABLES lists them, DESCRIBE NAME shows one.
+    Query(query::Query),
     /// The CloudWatch dashboards and alarms of pipelines
     #[command(subcommand)]
     Dashboards(dashboards::Dashboards),
@@ -148,6 +154,7 @@ impl Cli {
             Command::Explain { which, format } => explain::run(&which, format),
             Command::Test(which) => test::run(&self.global, &which),
             Command::Preview(preview) => preview::run(&self.global, &preview),
+            Command::Query(query) => query::run(&self.global, &query),
             Command::Dashboards(what) => dashboards::run(&what),
             Command::Health => health::run(&self.global),
             Command::Pipelines => runs::pipelines(&self.global),

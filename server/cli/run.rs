@@ -38,6 +38,11 @@ pub struct Run {
     pub catalog: Option<PathBuf>,
     #[command(flatten)]
     pub notify: NotifyArgs,
+    /// Where GET /advertising/traffic/{ad-id} reads: sqlite (serving.db in the data directory, table traffic),
+    /// sqlite://FILE?table=NAME, or dynamodb://TABLE, behind a ? region, endpoint, role_arn, external_id and
+    /// session_name; absent: sqlite
+    #[arg(long, value_name = "STORE", env = "MILLSTREAM_SERVE")]
+    pub serve: Option<String>,
 }
 
 /// Reads the name of a node.
@@ -75,6 +80,7 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
         reset: &run.reset,
         checkpoint: run.checkpoint.as_deref(),
         cloudwatch_metrics: run.cloudwatch_metrics.as_deref(),
+        serve: run.serve.as_deref(),
         listen: global.listen,
         admin: global.admin,
         catalog,

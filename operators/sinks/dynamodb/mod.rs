@@ -29,15 +29,14 @@ use serde::{Deserialize, Serialize};
 
 use self::item::{Item, Mapping, newest};
 use self::options::DynamodbOptions;
-use self::outbox::{Chunks, Outbox, Sealed};
 use self::put::{Outcome, Puts};
 use super::rejected::RejectedRows;
+use super::row_outbox::{Chunks, Outbox, Sealed};
 use super::{promise, promised};
 use crate::aws;
 
 mod item;
 pub mod options;
-mod outbox;
 mod put;
 mod table;
 #[cfg(test)]
