@@ -11,6 +11,7 @@ pub mod sql;
 pub mod tables;
 pub mod window;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use millstream_engine::registry::Registry;
@@ -22,6 +23,8 @@ use crate::sources::http::{HttpConnector, Ingest};
 pub struct Environment {
     /// The HTTP listener; none where nothing runs.
     pub ingest: Option<Arc<Ingest>>,
+    /// The serving store of the process; none where nothing runs.
+    pub serving: Option<PathBuf>,
 }
 
 /// The one list of what ships.
@@ -41,4 +44,7 @@ pub fn registry(env: Environment) -> Registry {
         .sink(sinks::http::HttpSinkConnector)
         .sink(sinks::kinesis::KinesisSinkConnector)
         .sink(sinks::parquet::ParquetConnector)
+        .sink(sinks::sqlite::SqliteConnector {
+            default_path: env.serving,
+        })
 }

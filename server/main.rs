@@ -15,6 +15,7 @@ mod preview;
 mod service;
 mod signals;
 mod testing;
+mod traffic;
 
 use std::process::ExitCode;
 

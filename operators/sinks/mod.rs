@@ -25,6 +25,9 @@ mod outbox;
 pub mod parquet;
 mod puts;
 mod rejected;
+mod row_outbox;
+pub mod sqlite;
+mod values;
 
 /// Every timestamp is UTC, so its JSON form says so; the Arrow type carries no zone.
 const JSON_TIMESTAMP: &str = "%Y-%m-%dT%H:%M:%S%.fZ";

@@ -38,6 +38,8 @@ pub struct Process {
     pub metrics: Arc<Metrics>,
     /// Where the API is served.
     pub admin: SocketAddr,
+    /// Where an ad's traffic is read.
+    pub traffic: Arc<dyn crate::traffic::Store>,
     /// Where rows come in, if anywhere.
     pub ingest: Option<SocketAddr>,
 }
@@ -85,6 +87,7 @@ pub async fn serve(listener: TcpListener, state: Shared) {
 fn router(state: Shared) -> Router {
     Router::new()
         .merge(crate::console::routes())
+        .merge(crate::traffic::routes(state.0.process.traffic.clone()))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -148,6 +151,9 @@ mod tests {
             pipelines: Vec::new(),
             metrics: Arc::new(Metrics::new()),
             admin,
+            traffic: crate::traffic::store(None, "absent.db".as_ref())
+                .await
+                .expect("a store"),
             ingest: None,
         });
         let serving = tokio::spawn(serve(listener, state));

@@ -29,6 +29,11 @@ pub struct Run {
     /// dashboard and the alarms of `millstream dashboards`
     #[arg(long, value_name = "NAMESPACE", env = "MILLSTREAM_CLOUDWATCH_METRICS", value_parser = namespace)]
     pub cloudwatch_metrics: Option<String>,
+    /// Where GET /advertising/traffic/{ad-id} reads: sqlite (serving.db in the data directory, table traffic),
+    /// sqlite://FILE?table=NAME, or dynamodb://TABLE, behind a ? region, endpoint, role_arn, external_id and
+    /// session_name; absent: sqlite
+    #[arg(long, value_name = "STORE", env = "MILLSTREAM_SERVE")]
+    pub serve: Option<String>,
 }
 
 /// Reads the name of a node.
@@ -62,6 +67,7 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
         reset: &run.reset,
         checkpoint: run.checkpoint.as_deref(),
         cloudwatch_metrics: run.cloudwatch_metrics.as_deref(),
+        serve: run.serve.as_deref(),
         listen: global.listen,
         admin: global.admin,
     })?;

@@ -34,17 +34,16 @@ use serde::{Deserialize, Serialize};
 
 use self::item::{Item, Mapping, newest};
 use self::options::DynamodbOptions;
-use self::outbox::{Chunks, Outbox, Sealed};
 use self::put::{Outcome, Puts};
 use self::written::Written;
 use super::rejected::RejectedRows;
+use super::row_outbox::{Chunks, Outbox, Sealed};
 use super::{promise, promised};
 use crate::aws;
 
 mod delete;
 mod item;
 pub mod options;
-mod outbox;
 mod put;
 mod table;
 #[cfg(test)]
