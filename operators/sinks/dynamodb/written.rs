@@ -29,8 +29,8 @@ use millstream_engine::{Error, Result};
 use super::CHUNK_ROWS;
 use super::item::{Item, Mapping};
 use super::options::DynamodbOptions;
-use super::outbox::Chunks;
 use crate::sinks::disk::{cannot, create_dirs, sync_dir};
+use crate::sinks::row_outbox::Chunks;
 
 /// The name, in the file, of what says which table the keys are of.
 const OF: &str = "millstream.table";
