@@ -42,6 +42,7 @@ async fn inside_dated() {
     }
     is_emptied().await;
     items().await;
+    items_of_loads_that_died().await;
 }
 
 fn dated(cx: SinkContext, date: &str, attempt: u32) -> SinkContext {
@@ -225,13 +226,70 @@ async fn items() {
     }
 }
 
+/// A load that dies anywhere, and is not made again: another run of the date comes first, which knows of everything that
+/// was put.
+async fn items_of_loads_that_died() {
+    let disk = TempDir::new().unwrap();
+    let options = json!({ "table": "died", "key": ["ad_id", "day"], "create": true });
+    let mut attempt = 0;
+    let mut of = || {
+        attempt += 1;
+        dated(
+            context(traffic(&[], ""), disk.path(), options.clone()),
+            DATE,
+            attempt,
+        )
+    };
+    for polls in (0..).step_by(2) {
+        let died = format!("died-{polls}");
+        let cx = of();
+        let what = transform(&cx, &DynamodbConnector, traffic(&[("a", 1), (&died, 1)], DATE)).await;
+        let mut sink = DynamodbConnector.open(cx.clone()).await.unwrap();
+        let ended = die_after(polls, sink.commit(Epoch(1), what.clone())).await;
+        drop(sink);
+        if polls % 4 == 0 {
+            // Made again, and dead again.
+            let mut sink = DynamodbConnector.open(cx).await.unwrap();
+            die_after(polls / 2, sink.commit(Epoch(1), what)).await;
+        }
+        let last = format!("last-{polls}");
+        let cx = of();
+        let what = transform(&cx, &DynamodbConnector, traffic(&[(&last, 2)], DATE)).await;
+        load(&cx, &DynamodbConnector, &what).await;
+        let expect = BTreeMap::from([(format!("{last} {DATE}"), "2".to_owned())]);
+        assert_eq!(scan_of("died").await, expect, "dead after {polls} polls");
+        if ended {
+            assert!(polls > 4, "it must have died before");
+            return;
+        }
+    }
+}
+
+/// Polls so many times, then drops it; whether it ended before.
+async fn die_after<T>(polls: usize, work: impl Future<Output = T>) -> bool {
+    let mut work = std::pin::pin!(work);
+    let mut polled = 0;
+    std::future::poll_fn(|cx| {
+        if polled == polls {
+            return std::task::Poll::Ready(false);
+        }
+        polled += 1;
+        work.as_mut().poll(cx).map(|_| true)
+    })
+    .await
+}
+
 async fn scan() -> BTreeMap<String, String> {
+    scan_of("traffic").await
+}
+
+async fn scan_of(table: &str) -> BTreeMap<String, String> {
     let client = millstream_operators::aws::dynamodb(&AwsOptions::default())
         .await
         .unwrap();
     let Ok(found) = client
         .scan()
-        .table_name("traffic")
+        .table_name(table)
         .consistent_read(true)
         .send()
         .await
