@@ -1,16 +1,18 @@
 //! Dated runs against S3 and DynamoDB: what a run wrote is replaced by the next of its date, whatever happens between
 //! its transform and its load, and nothing of others is touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::UInt64Array;
+use arrow::array::{AsArray, UInt64Array};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::Int64Type;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use millstream_engine::run::DatedRun;
 use millstream_engine::sink::Committable;
 use millstream_operators::aws::AwsOptions;
 use millstream_operators::sinks::dynamodb::DynamodbConnector;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::uploads::numbers;
 use super::*;
@@ -41,6 +43,7 @@ async fn inside_dated() {
         replaces(happening, ended).await;
     }
     is_emptied().await;
+    files_of_loads_that_died().await;
     items().await;
     items_of_loads_that_died().await;
 }
@@ -143,6 +146,76 @@ async fn is_emptied() {
     load(&cx, &ParquetConnector, &what).await;
     assert_eq!(cx.counters.get("files_published"), 2);
     assert_eq!(cx.counters.get("files_removed"), 2);
+}
+
+/// A load of files that dies anywhere, and is made again.
+async fn files_of_loads_that_died() {
+    let (disk, s3) = (TempDir::new().unwrap(), client().await);
+    let mut attempt = 0;
+    let mut of = || {
+        attempt += 1;
+        let mut cx = lake("died", &disk, attempt);
+        cx.options["path"] = json!("s3://lake/died");
+        cx.options["roll"] = json!({ "size": "1" });
+        cx
+    };
+    let files = async |cx: &SinkContext, from: i64, files: i64| {
+        let mut sink = ParquetConnector.open(cx.clone()).await.unwrap();
+        for n in from..from + files {
+            sink.write(numbers(n..n + 1)).await.unwrap();
+        }
+        sink.prepare(barrier(1, true)).await.unwrap()
+    };
+    for polls in (0..).step_by(2) {
+        let cx = of();
+        let what = files(&cx, 0, 4).await;
+        load(&cx, &ParquetConnector, &what).await;
+        let cx = of();
+        let (from, count) = (100 + polls as i64, [2, 6][polls / 2 % 2]);
+        let what = files(&cx, from, count).await;
+        let mut sink = ParquetConnector.open(cx.clone()).await.unwrap();
+        let ended = die_after(polls, sink.commit(Epoch(1), what.clone())).await;
+        drop(sink);
+        load(&cx, &ParquetConnector, &what).await;
+        assert_eq!(
+            found(&s3).await,
+            (from..from + count).map(scatter).collect(),
+            "dead after {polls} polls"
+        );
+        assert_eq!(std::fs::read_dir(disk.path().join("staging")).unwrap().count(), 0);
+        if ended {
+            assert!(polls > 4, "it must have died before");
+            return;
+        }
+    }
+}
+
+/// The numbers in all files of loads that died.
+async fn found(s3: &Client) -> BTreeSet<i64> {
+    let list = s3.list_objects_v2().bucket("lake").prefix("died/");
+    let mut numbers = BTreeSet::new();
+    for object in list.send().await.unwrap().contents() {
+        let got = s3.get_object().bucket("lake").key(object.key().unwrap());
+        let bytes = got
+            .send()
+            .await
+            .unwrap()
+            .body
+            .collect()
+            .await
+            .unwrap()
+            .into_bytes();
+        let rows = ParquetRecordBatchReaderBuilder::try_new(bytes)
+            .unwrap()
+            .build()
+            .unwrap();
+        for batch in rows {
+            let batch = batch.unwrap();
+            let column = batch.column_by_name("n").unwrap().as_primitive::<Int64Type>();
+            assert!(column.values().iter().all(|n| numbers.insert(*n)), "a row twice");
+        }
+    }
+    numbers
 }
 
 /// What Python must find: rows per lake, and the names that are left beside.
@@ -287,13 +360,7 @@ async fn scan_of(table: &str) -> BTreeMap<String, String> {
     let client = millstream_operators::aws::dynamodb(&AwsOptions::default())
         .await
         .unwrap();
-    let Ok(found) = client
-        .scan()
-        .table_name(table)
-        .consistent_read(true)
-        .send()
-        .await
-    else {
+    let Ok(found) = client.scan().table_name(table).consistent_read(true).send().await else {
         // Not before the first run.
         return BTreeMap::new();
     };
