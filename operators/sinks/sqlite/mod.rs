@@ -80,7 +80,8 @@ impl SinkConnector for SqliteConnector {
     }
 
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
-        let sink = SqliteSink::open(cx, self.default_path.as_deref(), String::new());
+        let date = cx.run.as_ref().map(|run| run.date.to_string());
+        let sink = SqliteSink::open(cx, self.default_path.as_deref(), date.unwrap_or_default());
         Ok(Box::new(sink.await?))
     }
 }
