@@ -1,0 +1,286 @@
+//! The columns of a load: their names, types and attributes, as the table has them and as they are staged.
+//!
+//! They travel with what was staged, so that a load made after the pipeline has changed is still the load that was
+//! prepared.
+
+use std::sync::Arc;
+
+use arrow::array::{Array as _, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use millstream_engine::sink::SinkContext;
+use millstream_engine::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use super::options::RedshiftOptions;
+use super::sql::{check_name, ident};
+use crate::warehouse::types::{Dialect, SQL, SqlType};
+
+/// The column that dated runs add where no `date_column` is named.
+pub(super) const RUN_DATE: &str = "run_date";
+
+/// The staged column that says which of two rows of a load with one key came last.
+pub(super) const ROW_NUMBER: &str = "millstream_row";
+
+/// A column of the table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Column {
+    pub name: String,
+    /// Type and attributes in Redshift's words: `varchar(7) not null`.
+    pub sql: String,
+}
+
+impl Column {
+    /// Its type.
+    pub fn of(&self) -> Result<SqlType> {
+        let parsed = SqlType::parse_prefix(&self.sql);
+        let (of, _) = parsed.map_err(|e| Error::config(format!("column {:?}: {e}", self.name)))?;
+        Ok(of)
+    }
+
+    /// As it stands in CREATE TABLE; a column that is `added` to rows cannot demand a value of them.
+    pub fn definition(&self, dialect: Dialect, added: bool) -> Result<String> {
+        let (_, rest) = SqlType::parse_prefix(&self.sql).map_err(|e| Error::config(e.to_string()))?;
+        let mut words = attributes(rest);
+        if dialect == Dialect::Postgres {
+            remove(&mut words, "encode", 2);
+        }
+        let has_default = words.iter().any(|w| w.eq_ignore_ascii_case("default"));
+        if added && !has_default {
+            if let Some(at) = words.iter().position(|w| w.eq_ignore_ascii_case("not")) {
+                words.drain(at..(at + 2).min(words.len()));
+            }
+        }
+        let of = self.of()?.sql(dialect);
+        Ok([vec![ident(&self.name), of], words].concat().join(" "))
+    }
+
+    /// Its type in the staged files: what COPY takes from Parquet.
+    pub fn staged(&self) -> Result<SqlType> {
+        Ok(match self.of()? {
+            SqlType::TimestampTz => SqlType::Timestamp,
+            SqlType::Super => SqlType::Varchar(crate::warehouse::types::VARCHAR_MAX),
+            other => other,
+        })
+    }
+}
+
+/// Words of a column's attributes; what stands in quotes or brackets is one with the word before it.
+fn attributes(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut depth, mut quoted) = (Vec::new(), String::new(), 0, false);
+    for c in text.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            '(' if !quoted => depth += 1,
+            ')' if !quoted => depth -= 1,
+            _ => {}
+        }
+        if c.is_whitespace() && !quoted && depth == 0 {
+            if !word.is_empty() {
+                words.push(std::mem::take(&mut word));
+            }
+        } else {
+            word.push(c);
+        }
+    }
+    if !word.is_empty() {
+        words.push(word);
+    }
+    words
+}
+
+/// Takes `count` words from the one that says `what` on; whether there was one.
+fn remove(words: &mut Vec<String>, what: &str, count: usize) -> bool {
+    let found = words.iter().position(|w| w.eq_ignore_ascii_case(what));
+    if let Some(at) = found {
+        words.drain(at..(at + count).min(words.len()));
+    }
+    found.is_some()
+}
+
+/// What a stream's schema says of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Columns {
+    pub columns: Vec<Column>,
+    /// The column marked `distkey`.
+    pub distkey: Option<String>,
+    /// Columns marked `sortkey`.
+    pub sortkey: Vec<String>,
+}
+
+impl Columns {
+    /// The columns of the sink's input, by their `sql` metadata or else their Arrow type.
+    pub fn of(cx: &SinkContext, options: &RedshiftOptions) -> Result<Columns> {
+        let (mut columns, mut distkey, mut sortkey) = (Vec::new(), None, Vec::new());
+        for field in cx.schema.fields() {
+            let name = check_name(field.name(), options.dialect)?;
+            let sql = match field.metadata().get(SQL) {
+                Some(sql) => sql.clone(),
+                None => by_type(field, options.varchar_bytes)?,
+            };
+            let (of, rest) = SqlType::parse_prefix(&sql)
+                .map_err(|e| Error::config(format!("column {:?}: {e}", field.name())))?;
+            let mut words = attributes(rest);
+            if remove(&mut words, "distkey", 1) {
+                distkey = Some(name.clone());
+            }
+            if remove(&mut words, "sortkey", 1) {
+                sortkey.push(name.clone());
+            }
+            let sql = [vec![of.to_string()], words].concat().join(" ");
+            if columns.iter().any(|c: &Column| c.name == name) {
+                return Err(Error::config(format!(
+                    "column {name:?} is there twice, as Redshift does not tell upper case from lower; rename one in a query"
+                )));
+            }
+            columns.push(Column { name, sql });
+        }
+        Ok(Columns {
+            columns,
+            distkey,
+            sortkey,
+        })
+    }
+}
+
+fn by_type(field: &Field, varchar_bytes: u32) -> Result<String> {
+    let of = SqlType::of_field(field).map_err(|e| Error::config(format!("{e}; cast it in a query")))?;
+    Ok(match of {
+        SqlType::Varchar(_) => SqlType::Varchar(varchar_bytes).to_string(),
+        other => other.to_string(),
+    })
+}
+
+/// How rows become what is staged.
+#[derive(Clone, Debug)]
+pub(super) struct Staged {
+    /// The staged files' schema, without the row number.
+    pub schema: SchemaRef,
+    types: Vec<SqlType>,
+}
+
+impl Staged {
+    pub fn new(columns: &[Column]) -> Result<Staged> {
+        let types = columns.iter().map(Column::of).collect::<Result<Vec<_>>>()?;
+        let field = |c: &Column| Ok(Field::new(&c.name, stored(c.staged()?), true));
+        let fields = columns.iter().map(field).collect::<Result<Vec<_>>>()?;
+        Ok(Staged {
+            schema: Arc::new(Schema::new(fields)),
+            types,
+        })
+    }
+
+    /// The rows as they are staged. A value that the column's type does not hold is an error of the data.
+    pub fn of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
+        const STRICT: CastOptions<'_> = CastOptions {
+            safe: false,
+            format_options: arrow::util::display::FormatOptions::new(),
+        };
+        let columns = rows
+            .columns()
+            .iter()
+            .zip(self.schema.fields())
+            .map(|(column, field)| {
+                cast_with_options(column, field.data_type(), &STRICT).map_err(|e| {
+                    Error::data(format!(
+                        "column {:?}: {e}; cast it, or take such rows out, in a query",
+                        field.name()
+                    ))
+                })
+            });
+        let columns = columns.collect::<Result<Vec<ArrayRef>>>()?;
+        Ok(RecordBatch::try_new(self.schema.clone(), columns)?)
+    }
+
+    /// Why the warehouse would not take a row of [`Staged::of`]; none if it would.
+    pub fn refusal(&self, rows: &RecordBatch, row: usize) -> Option<String> {
+        self.types.iter().enumerate().find_map(|(i, of)| {
+            let width = of.width()? as usize;
+            let column = rows.column(i).as_string_opt::<i32>()?;
+            let (name, text) = (self.schema.field(i).name(), column.value(row));
+            match text.len() {
+                _ if column.is_null(row) => None,
+                bytes if bytes > width => {
+                    Some(format!("{name}: {bytes} bytes of text, but the column is {of}"))
+                }
+                _ if text.contains('\0') => {
+                    Some(format!("{name}: a zero byte, which no warehouse holds in a text"))
+                }
+                _ => None,
+            }
+        })
+    }
+
+    /// Whether some row may be refused: most batches need no look at their rows.
+    pub fn may_refuse(&self, rows: &RecordBatch) -> bool {
+        let longest = |column: &ArrayRef| {
+            let offsets = column.as_string_opt::<i32>().map(|c| c.value_offsets());
+            offsets.map_or(0, |o| o.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0)) as usize
+        };
+        let zero = |column: &ArrayRef| {
+            column
+                .as_string_opt::<i32>()
+                .is_some_and(|c| c.value_data().contains(&0))
+        };
+        let widths = self.types.iter().map(|of| of.width());
+        widths.zip(rows.columns()).any(|(width, column)| {
+            width.is_some_and(|width| longest(column) > width as usize || zero(column))
+        })
+    }
+}
+
+fn stored(of: SqlType) -> DataType {
+    match of.to_arrow() {
+        DataType::Timestamp(_, _) => DataType::Timestamp(TimeUnit::Microsecond, None),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions() {
+        let of = |sql: &str, dialect, added| {
+            let column = Column {
+                name: "a\"b".into(),
+                sql: sql.into(),
+            };
+            column
+                .definition(dialect, added)
+                .unwrap_or_else(|e| e.to_string())
+        };
+        use Dialect::{Postgres, Redshift};
+        for (sql, dialect, added, expect) in [
+            (
+                "varchar(7) not null",
+                Redshift,
+                false,
+                r#""a""b" varchar(7) not null"#,
+            ),
+            ("varchar(7) not null", Redshift, true, r#""a""b" varchar(7)"#),
+            (
+                "varchar(7) not null default 'no not'",
+                Redshift,
+                true,
+                r#""a""b" varchar(7) not null default 'no not'"#,
+            ),
+            (
+                "int8 encode az64",
+                Redshift,
+                false,
+                r#""a""b" bigint encode az64"#,
+            ),
+            (
+                "int8 encode az64 default (1 + 2)",
+                Postgres,
+                false,
+                r#""a""b" bigint default (1 + 2)"#,
+            ),
+            ("super", Postgres, false, r#""a""b" text"#),
+        ] {
+            assert_eq!(of(sql, dialect, added), expect);
+        }
+    }
+}
