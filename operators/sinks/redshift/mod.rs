@@ -397,11 +397,12 @@ impl Sink for RedshiftSink {
         self.begin().await?;
         let kept = self.stage.keep().await?;
         let gathered = &mut self.state.gathered;
-        gathered.parts.extend(kept);
-        gathered.rows += std::mem::take(&mut self.written);
-        if gathered.columns.is_empty() {
+        if gathered.parts.is_empty() {
+            // What an earlier life found no rows for may have had other columns.
             gathered.columns = self.form.columns.clone();
         }
+        gathered.parts.extend(kept);
+        gathered.rows += std::mem::take(&mut self.written);
         let due = match self.form.dated {
             Some(_) => barrier.last && self.state.loads.is_empty(),
             None if self.state.gathered.parts.is_empty() => false,
@@ -515,10 +516,7 @@ impl RedshiftSink {
         };
         load.digest = digest(&load, &gathered.parts)?;
         self.state.loads.push(load);
-        self.state.gathered = Gathered {
-            columns: self.form.columns.clone(),
-            ..Gathered::default()
-        };
+        self.state.gathered = Gathered::default();
         self.state.next_load += 1;
         self.since = None;
         Ok(())
