@@ -71,6 +71,7 @@ async fn through_the_sink(endpoint: &str) -> anyhow::Result<Duration> {
     ])?;
     let dir = tempfile::tempdir()?;
     let cx = SinkContext {
+        run: None,
         pipeline: "bench".into(),
         name: "out".into(),
         input: "rows".into(),

@@ -161,6 +161,7 @@ async fn by_sink(table: &str, rows: &RecordBatch, conditional: bool) -> anyhow::
 fn context(table: &str, rows: &RecordBatch, dir: &Path, conditional: bool) -> SinkContext {
     let version = conditional.then_some("occurred_at");
     SinkContext {
+        run: None,
         pipeline: "bench".into(),
         name: "items".into(),
         input: "impressions".into(),

@@ -121,6 +121,7 @@ async fn through_the_client(client: &Client, stream: &str, records: usize) -> an
 async fn through_the_source(stream: &str, rows: usize) -> anyhow::Result<Duration> {
     let stop = CancellationToken::new();
     let cx = SourceContext {
+        run: None,
         pipeline: "bench".into(),
         name: stream.into(),
         schema: schema(),

@@ -133,6 +133,7 @@ async fn generated(name: &str, schema: SchemaRef, query: &str) -> anyhow::Result
     };
     let registry = millstream_operators::registry(Environment::default());
     let cx = SourceContext {
+        run: None,
         pipeline: "nexmark".into(),
         name: name.into(),
         event_time: schema.index_of("date_time")?,

@@ -90,6 +90,7 @@ async fn timed(work: impl Future<Output = anyhow::Result<usize>>, expect: usize)
 
 async fn by_source(name: &str) -> anyhow::Result<usize> {
     let source: Arc<dyn Source> = S3Connector.open(SourceContext {
+        run: None,
         pipeline: "bench".into(),
         name: "rows".into(),
         schema: schema(),

@@ -88,6 +88,7 @@ impl What {
 async fn through_the_sink(what: What, endpoint: &str) -> anyhow::Result<Duration> {
     let rows = impressions(ROWS, 20_000, 60);
     let cx = SinkContext {
+        run: None,
         pipeline: "bench".into(),
         name: "out".into(),
         input: "rows".into(),

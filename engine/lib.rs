@@ -15,6 +15,7 @@ pub mod operator;
 pub mod pipeline;
 pub mod plan;
 pub mod registry;
+pub mod run;
 pub mod runtime;
 pub mod secret;
 pub mod sink;

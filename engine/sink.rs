@@ -46,6 +46,8 @@ pub trait Sink: Send {
 /// What a connector gets to open a sink.
 #[derive(Clone, Debug)]
 pub struct SinkContext {
+    /// The date and the attempt, in a dated run; none in a pipeline that streams.
+    pub run: Option<crate::run::DatedRun>,
     /// Name of the pipeline.
     pub pipeline: String,
     /// Name of the sink in the pipeline.

@@ -109,6 +109,8 @@ pub trait Source: Send + Sync {
 /// What a connector gets to open a source.
 #[derive(Clone, Debug)]
 pub struct SourceContext {
+    /// The date and the attempt, in a dated run; none in a pipeline that streams.
+    pub run: Option<crate::run::DatedRun>,
     /// Name of the pipeline.
     pub pipeline: String,
     /// Name of the source in the pipeline.

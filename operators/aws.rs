@@ -77,6 +77,28 @@ fn session_name() -> String {
 }
 
 impl AwsOptions {
+    /// Reads `region=…&endpoint=…&role_arn=…&external_id=…&session_name=…`.
+    pub fn from_query(query: &str) -> Result<AwsOptions> {
+        let mut keys = serde_json::Map::new();
+        let mut role = serde_json::Map::new();
+        for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            let value = serde_json::Value::from(value.into_owned());
+            match &*key {
+                "region" | "endpoint" => keys.insert(key.into_owned(), value),
+                "role_arn" | "external_id" | "session_name" => role.insert(key.into_owned(), value),
+                _ => {
+                    return Err(Error::config(format!(
+                        "unknown key {key:?}; known keys: region, endpoint, role_arn, external_id, session_name"
+                    )));
+                }
+            };
+        }
+        if !role.is_empty() {
+            keys.insert("assume_role".into(), role.into());
+        }
+        millstream_engine::source::options(&keys.into())
+    }
+
     /// Checks without side effects what the clients would refuse.
     pub fn check(&self) -> Result<()> {
         let Some(endpoint) = &self.endpoint else {

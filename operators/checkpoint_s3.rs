@@ -25,8 +25,7 @@ use millstream_engine::checkpoint::store::{
     CheckpointStore, MANIFEST, Restored, STATE, States, decode_manifest, encode_manifest, taken,
 };
 use millstream_engine::message::Epoch;
-use millstream_engine::{Error, Result, source};
-use serde_json::{Map, Value};
+use millstream_engine::{Error, Result};
 
 use crate::aws::{self, AwsOptions};
 
@@ -47,28 +46,6 @@ struct Known {
     named: Named,
 }
 
-/// Reads `region=…&endpoint=…&role_arn=…&external_id=…&session_name=…`.
-fn aws_options(query: &str) -> Result<AwsOptions> {
-    let mut options = Map::new();
-    let mut role = Map::new();
-    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        let value = Value::from(value.into_owned());
-        match &*key {
-            "region" | "endpoint" => options.insert(key.into_owned(), value),
-            "role_arn" | "external_id" | "session_name" => role.insert(key.into_owned(), value),
-            _ => {
-                return Err(Error::config(format!(
-                    "unknown key {key:?}; known keys: region, endpoint, role_arn, external_id, session_name"
-                )));
-            }
-        };
-    }
-    if !role.is_empty() {
-        options.insert("assume_role".into(), role.into());
-    }
-    source::options(&options.into())
-}
-
 impl S3Store {
     /// The store of `pipeline` below `s3://bucket/prefix`. Makes no request.
     ///
@@ -86,7 +63,7 @@ impl S3Store {
         if bucket.is_empty() {
             return Err(wrong());
         }
-        let options = aws_options(options).map_err(|e| e.within(place))?;
+        let options = AwsOptions::from_query(options).map_err(|e| e.within(place))?;
         let prefix = match prefix.trim_matches('/') {
             "" => format!("{pipeline}/"),
             prefix => format!("{prefix}/{pipeline}/"),

@@ -2,9 +2,11 @@
 
 pub mod aws;
 pub mod checkpoint_s3;
+pub mod client;
 pub mod dedup;
 pub mod formats;
 pub mod log;
+pub mod query;
 pub mod sinks;
 pub mod sources;
 pub mod sql;
@@ -12,6 +14,7 @@ pub mod tables;
 pub mod warehouse;
 pub mod window;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use millstream_engine::registry::Registry;
@@ -23,6 +26,8 @@ use crate::sources::http::{HttpConnector, Ingest};
 pub struct Environment {
     /// The HTTP listener; none where nothing runs.
     pub ingest: Option<Arc<Ingest>>,
+    /// The serving store of the process; none where nothing runs.
+    pub serving: Option<PathBuf>,
 }
 
 /// The one list of what ships.
@@ -43,4 +48,7 @@ pub fn registry(env: Environment) -> Registry {
         .sink(sinks::kinesis::KinesisSinkConnector)
         .sink(sinks::parquet::ParquetConnector)
         .sink(sinks::redshift::RedshiftConnector)
+        .sink(sinks::sqlite::SqliteConnector {
+            default_path: env.serving,
+        })
 }

@@ -5,16 +5,23 @@
 
 mod api;
 mod bounded;
+#[allow(dead_code, reason = "the API and the scheduler come with the next changes")]
+mod catalog;
 mod cli;
 mod console;
 mod lock;
 mod logging;
 mod monitor;
+mod notify;
 mod pipelines;
 mod preview;
+#[allow(dead_code, reason = "the loop comes with the next changes")]
+mod scheduler;
+mod query;
 mod service;
 mod signals;
 mod testing;
+mod traffic;
 
 use std::process::ExitCode;
 

@@ -19,15 +19,20 @@ use millstream_engine::runtime::{self, PipelineHandle, RunOptions};
 use millstream_operators::Environment;
 use millstream_operators::aws;
 use millstream_operators::checkpoint_s3::S3Store;
+use millstream_operators::sinks::sqlite::SERVING;
 use millstream_operators::sources::http::Ingest;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use crate::api;
+use crate::catalog::Catalog;
 use crate::cli::Exit;
 use crate::monitor::HTTP;
 use crate::monitor::publish::{Publishing, Watched};
+use crate::notify::deliver::{Deliverer, Delivering};
+use crate::notify::settings::NotifyArgs;
 use crate::signals::Signals;
+use crate::traffic;
 
 /// How long an orderly stop may take. Supervisors wait 30 s (Kubernetes) to 90 s (systemd) before they
 /// kill; what is not drained by then is recovered at the next start.
@@ -49,10 +54,18 @@ pub struct Options<'a> {
     pub checkpoint: Option<&'a str>,
     /// The CloudWatch namespace that metrics are published to; none: nowhere.
     pub cloudwatch_metrics: Option<&'a str>,
+    /// Where an ad's traffic is read; none: in the data directory.
+    pub serve: Option<&'a str>,
     /// Where rows come in.
     pub listen: SocketAddr,
     /// Where the API is served.
     pub admin: SocketAddr,
+    /// Jobs and their runs.
+    pub catalog: Catalog,
+    /// Whether other processes may use the catalog.
+    pub shared_catalog: bool,
+    /// Who is told of jobs.
+    pub notify: &'a NotifyArgs,
 }
 
 /// A running process. Fields are dropped in order: what uses comes before what is used.
@@ -62,6 +75,7 @@ pub struct Service {
     ingest: Option<Arc<Ingest>>,
     admin: SocketAddr,
     publishing: Option<Publishing>,
+    delivering: Delivering,
     admin_runtime: Runtime,
     dataflow: Runtime,
 }
@@ -86,13 +100,28 @@ impl Service {
             })?;
         let admin = listener.local_addr().context("the admin socket has no address")?;
         let ingest = start_ingest(&options)?;
+        let serving = options.data_dir.join(SERVING);
+        let traffic = admin_runtime.block_on(traffic::store(options.serve, &serving))?;
+        if let Some(ingest) = &ingest {
+            ingest.answer_reads(traffic::reads(traffic.clone(), admin_runtime.handle().clone()));
+        }
         let metrics = Arc::new(Metrics::new());
         let pipelines = start_pipelines(&options, &dataflow, ingest.as_ref(), &metrics)?;
+        let settings = options.notify.settings(&format!("http://{admin}"));
+        let deliverer = Arc::new(Deliverer::new(options.catalog.clone(), settings)?);
+        let delivering = {
+            let _guard = admin_runtime.enter();
+            deliverer.clone().start(!options.shared_catalog)
+        };
         let state = api::Shared::new(api::Process {
             pipelines: pipelines.clone(),
             metrics,
             admin,
+            traffic,
             ingest: ingest.as_ref().map(|i| i.local_addr()),
+            catalog: options.catalog.clone(),
+            deliverer,
+            token: api::guard::token(),
         });
         admin_runtime.spawn(api::serve(listener, state));
         let publishing = publish(&options, &admin_runtime, &pipelines, ingest.as_ref())?;
@@ -102,6 +131,7 @@ impl Service {
             ingest,
             admin,
             publishing,
+            delivering,
             admin_runtime,
             dataflow,
         })
@@ -124,6 +154,7 @@ impl Service {
             pipelines,
             ingest,
             publishing,
+            delivering,
             admin_runtime,
             dataflow,
             ..
@@ -138,6 +169,7 @@ impl Service {
                 if let Some(publishing) = publishing {
                     publishing.finish().await;
                 }
+                delivering.finish().await;
                 exit
             };
             tokio::select! {
@@ -156,7 +188,8 @@ impl Service {
 fn start_ingest(options: &Options<'_>) -> anyhow::Result<Option<Arc<Ingest>>> {
     let sources = options.plans.iter().flat_map(|plan| &plan.sources);
     let mut http = sources.filter(|source| source.kind == HTTP).peekable();
-    if http.peek().is_none() {
+    // Asked to serve, it does, whether or not rows come in.
+    if http.peek().is_none() && options.serve.is_none() {
         return Ok(None);
     }
     let paths: Vec<&str> = http
@@ -179,6 +212,7 @@ fn start_pipelines(
 ) -> anyhow::Result<Vec<PipelineHandle>> {
     let registry = millstream_operators::registry(Environment {
         ingest: ingest.cloned(),
+        serving: Some(options.data_dir.join(SERVING)),
     });
     let start = |plan: &Arc<Plan>| {
         let checkpoints = match options.checkpoint {

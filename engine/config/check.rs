@@ -307,6 +307,7 @@ impl<'a> Checker<'a> {
             return;
         };
         let context = SourceContext {
+            run: None,
             pipeline: self.plan.name.clone(),
             name: source.name.clone(),
             schema: source.schema.clone(),
@@ -401,6 +402,7 @@ impl<'a> Checker<'a> {
             return;
         };
         let context = SinkContext {
+            run: None,
             pipeline: self.plan.name.clone(),
             name: sink.name.clone(),
             input: sink.input.clone(),

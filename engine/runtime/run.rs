@@ -124,6 +124,7 @@ impl<'a> Attempt<'a> {
             let stream = &shared.plan.streams[&node.input];
             let metrics = &shared.nodes[&place];
             let cx = SinkContext {
+                run: None,
                 pipeline: shared.plan.name.clone(),
                 name: node.name.clone(),
                 input: node.input.clone(),

@@ -45,6 +45,7 @@ impl Attempt<'_> {
         let connector =
             connector.ok_or_else(|| Error::config(format!("{place}: no source type {:?}", node.kind)))?;
         let cx = SourceContext {
+            run: None,
             pipeline: shared.plan.name.clone(),
             name: node.name.clone(),
             schema: node.schema.clone(),

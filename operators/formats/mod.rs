@@ -3,6 +3,7 @@
 pub mod csv;
 pub mod files;
 pub mod json;
+pub mod log;
 pub mod parquet;
 pub mod time;
 

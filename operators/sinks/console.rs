@@ -1,7 +1,8 @@
 //! The `console` sink: rows on standard output, as a table or as JSON lines.
 //!
 //! It is for people and pipes, so a row is printed the moment it arrives, not at the checkpoint: after a
-//! crash the rows since the last checkpoint are printed again (at least once). When the reader of the pipe
+//! crash the rows since the last checkpoint are printed again (at least once), and so are those of a dated run that is made
+//! again. When the reader of the pipe
 //! goes away the pipeline stops with a configuration error, as nobody would ever see the rest.
 
 use std::io::{self, ErrorKind, Write};

@@ -13,6 +13,7 @@ use millstream_engine::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::only_streams;
 use super::puts::{Limits, Put, Queueing, Record, Service, StreamSink, check_rows_per_record, one};
 use crate::aws::{self, AwsOptions};
 
@@ -50,6 +51,7 @@ impl SinkConnector for FirehoseConnector {
     }
 
     fn check(&self, cx: &SinkContext) -> Result<()> {
+        only_streams(cx, "firehose", "appends to its files")?;
         let typed: FirehoseOptions = options(&cx.options)?;
         typed.aws.check()?;
         check_rows_per_record(typed.rows_per_record)

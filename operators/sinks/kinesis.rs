@@ -16,6 +16,7 @@ use millstream_engine::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::only_streams;
 use super::puts::{
     Limits, Put, Queueing, Record, Service, StreamSink, check_rows_per_record, key_column, one,
 };
@@ -67,6 +68,7 @@ impl SinkConnector for KinesisSinkConnector {
     }
 
     fn check(&self, cx: &SinkContext) -> Result<()> {
+        only_streams(cx, "kinesis", "appends to its stream")?;
         let typed: KinesisSinkOptions = options(&cx.options)?;
         typed.aws.check()?;
         check_rows_per_record(typed.rows_per_record)?;

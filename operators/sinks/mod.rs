@@ -26,6 +26,9 @@ pub mod parquet;
 mod puts;
 pub mod redshift;
 mod rejected;
+mod row_outbox;
+pub mod sqlite;
+mod values;
 
 /// Every timestamp is UTC, so its JSON form says so; the Arrow type carries no zone.
 const JSON_TIMESTAMP: &str = "%Y-%m-%dT%H:%M:%S%.fZ";
@@ -62,7 +65,7 @@ fn column_of(
 }
 
 /// `did you mean "x"?` where a known name is near, else the list of them.
-fn suggest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn suggest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
     /// Below this similarity (0 to 1) a suggestion confuses more than it helps.
     const NEAR: f64 = 0.6;
     let known: Vec<&str> = known.collect();
@@ -79,6 +82,17 @@ fn suggest<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
     match near {
         Some((_, name)) => format!("did you mean {name:?}?"),
         None => format!("known: {}", known.join(", ")),
+    }
+}
+
+/// Refuses a kind of sink in a dated run, whose output a later run of the date must be able to replace.
+fn only_streams(cx: &SinkContext, kind: &str, does: &str) -> Result<()> {
+    match cx.run {
+        None => Ok(()),
+        Some(_) => Err(Error::config(format!(
+            "type: a {kind} sink {does}, so a date that is run again would be in it twice; in a pipeline with a \
+             [schedule] write type = \"parquet\", \"dynamodb\", \"sqlite\" or \"redshift\", which replace the date"
+        ))),
     }
 }
 
@@ -148,6 +162,7 @@ fn test_context(
         .iter()
         .position(|f| *f.data_type() == millstream_engine::time::timestamp_type());
     SinkContext {
+        run: None,
         pipeline: "ads".into(),
         name: "out".into(),
         input: "rows".into(),
@@ -156,5 +171,49 @@ fn test_context(
         options,
         data_dir: data_dir.into(),
         counters: millstream_engine::metrics::Counters::detached(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millstream_engine::run::DatedRun;
+    use millstream_engine::sink::SinkConnector;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_only_adds_is_refused_in_a_dated_run() {
+        let schema = Arc::new(Schema::new(vec![Field::new("t", timestamp_type(), false)]));
+        let to = |more: serde_json::Value| test_context(schema.clone(), "/nowhere".as_ref(), more);
+        let count = json!([{ "name": "N", "value": "t" }]);
+        let cases: [(&dyn SinkConnector, serde_json::Value, &str); 3] = [
+            (
+                &cloudwatch::CloudwatchConnector,
+                json!({ "namespace": "N", "metrics": count }),
+                "a cloudwatch sink adds to its metrics",
+            ),
+            (
+                &kinesis::KinesisSinkConnector,
+                json!({ "stream": "s" }),
+                "a kinesis sink appends to its stream",
+            ),
+            (
+                &firehose::FirehoseConnector,
+                json!({ "delivery_stream": "s" }),
+                "a firehose sink appends to its files",
+            ),
+        ];
+        for (connector, options, says) in cases {
+            let mut cx = to(options);
+            let streaming = connector.check(&cx).map_err(|e| e.to_string());
+            assert!(streaming.err().is_none_or(|e| !e.contains(says)));
+            cx.run = Some(DatedRun {
+                date: "2026-11-24".parse().unwrap(),
+                attempt: 1,
+            });
+            let error = connector.check(&cx).unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains("\"parquet\""), "{error}");
+        }
     }
 }

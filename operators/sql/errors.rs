@@ -19,7 +19,7 @@ pub(super) fn failed(query: &str, error: DataFusionError) -> Error {
 
 /// The text of a query, to find places in.
 #[derive(Clone, Copy)]
-pub(super) struct Text<'a>(pub &'a str);
+pub(crate) struct Text<'a>(pub &'a str);
 
 impl Text<'_> {
     /// The byte at a line and column, both counted from 1 and in characters, as the parser does.

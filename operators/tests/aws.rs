@@ -27,6 +27,8 @@ use tempfile::TempDir;
 
 #[path = "aws/checkpoints.rs"]
 mod checkpoints;
+#[path = "aws/dated.rs"]
+mod dated;
 #[path = "aws/uploads.rs"]
 mod uploads;
 
@@ -45,6 +47,7 @@ fn sinks_against_ministack() {
     let midnight = Timestamp::now().0 / DAY * DAY - DAY;
     aws.run_inside("inside_parquet", midnight);
     aws.run_inside("uploads::inside_uploads", midnight);
+    aws.run_inside("dated::inside_dated", midnight);
     aws.run_inside("inside_cloudwatch", midnight);
     aws.run_inside("inside_cloudwatch_in_doubt", midnight);
     aws.run_inside("checkpoints::inside_checkpoints", midnight);
@@ -90,6 +93,8 @@ out({'rows': len(n), 'sum': pc.sum(n).as_py(), 'parts': s3.head_object(Bucket='l
     );
     let sum: i64 = (0..MANY).map(scatter).sum();
     assert_eq!(large, json!({ "rows": MANY, "sum": sum, "parts": 1 }));
+
+    assert_eq!(aws.python(dated::FOUND), dated::expected());
 
     let found = aws.python(uploads::FOUND);
     let expect = json!({ "lakes": uploads::expected(), "left": ["uploads/foreign.parquet"] });
@@ -404,6 +409,7 @@ fn rows(n: std::ops::Range<i64>) -> RecordBatch {
 
 fn context(like: RecordBatch, dir: &std::path::Path, options: Value) -> SinkContext {
     SinkContext {
+        run: None,
         pipeline: "test".into(),
         name: "out".into(),
         input: "rows".into(),

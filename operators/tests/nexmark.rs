@@ -106,6 +106,7 @@ fn options(stream: &str, query: &str, partitions: u64) -> serde_json::Value {
 fn open(name: &str, schema: Arc<Schema>, options: serde_json::Value) -> Arc<dyn Source> {
     let connector = registry().sources["generate"].clone();
     let cx = SourceContext {
+        run: None,
         pipeline: "nexmark".into(),
         name: name.into(),
         event_time: schema.index_of("date_time").expect("an event time"),

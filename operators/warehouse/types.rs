@@ -250,7 +250,7 @@ pub struct TypeError {
 }
 
 impl TypeError {
-    fn new(message: impl Into<String>) -> TypeError {
+    pub(super) fn new(message: impl Into<String>) -> TypeError {
         let (message, help) = (message.into(), None);
         TypeError { message, help }
     }

@@ -1,14 +1,15 @@
 //! The admin API: health, metrics, pipelines, the latest rows of any stream, and the console page.
 //!
-//! It only reads. Errors are `{"error": "…"}`. Times are RFC 3339, UTC.
+//! All but `/v1` only reads. Errors are `{"error": "…"}`. Times are RFC 3339, UTC.
 
 mod error;
-mod guard;
+pub mod guard;
 mod health;
 mod pipelines;
 mod process;
 pub mod rows;
 mod streams;
+mod v1;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,10 +21,13 @@ use axum::routing::get;
 use axum::{Router, extract::Request};
 use millstream_engine::metrics::Metrics;
 use millstream_engine::runtime::PipelineHandle;
+use millstream_engine::secret::Secret;
 use millstream_engine::time::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::catalog::Catalog;
+use crate::notify::deliver::Deliverer;
 use error::ApiError;
 
 /// Event streams open at one time. Each holds a socket and encodes rows on the API's thread; a browser
@@ -38,8 +42,16 @@ pub struct Process {
     pub metrics: Arc<Metrics>,
     /// Where the API is served.
     pub admin: SocketAddr,
+    /// Where an ad's traffic is read.
+    pub traffic: Arc<dyn crate::traffic::Store>,
     /// Where rows come in, if anywhere.
     pub ingest: Option<SocketAddr>,
+    /// Jobs and their runs.
+    pub catalog: Catalog,
+    /// Who tells people of them.
+    pub deliverer: Arc<Deliverer>,
+    /// What requests that change something must carry.
+    pub token: Option<Secret>,
 }
 
 /// State of every request.
@@ -60,6 +72,21 @@ impl Shared {
             started: Timestamp::now(),
             event_streams: Arc::new(Semaphore::new(EVENT_STREAMS)),
         }))
+    }
+
+    /// Jobs and their runs.
+    fn catalog(&self) -> &Catalog {
+        &self.0.process.catalog
+    }
+
+    /// A place for one more event stream, for as long as it is held.
+    fn event_stream(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let permit = self.0.event_streams.clone().try_acquire_owned();
+        permit.map_err(|_| {
+            ApiError::busy(format!(
+                "{EVENT_STREAMS} event streams are open already; close one"
+            ))
+        })
     }
 
     fn pipelines(&self) -> &[PipelineHandle] {
@@ -85,6 +112,8 @@ pub async fn serve(listener: TcpListener, state: Shared) {
 fn router(state: Shared) -> Router {
     Router::new()
         .merge(crate::console::routes())
+        .merge(v1::routes())
+        .merge(crate::traffic::routes(state.0.process.traffic.clone()))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
@@ -100,6 +129,7 @@ fn router(state: Shared) -> Router {
         )
         .fallback(nothing_here)
         .method_not_allowed_fallback(only_reads)
+        .layer(from_fn_with_state(state.clone(), guard::authorized))
         .layer(from_fn_with_state(state.clone(), guard::same_host))
         .layer(map_response(common_headers))
         .with_state(state)
@@ -107,14 +137,14 @@ fn router(state: Shared) -> Router {
 
 async fn nothing_here(uri: Uri) -> ApiError {
     ApiError::missing(format!(
-        "nothing at {}; pipelines are at /api/v1/pipelines, the console page at /",
+        "nothing at {}; pipelines are at /api/v1/pipelines, jobs at /v1/jobs, the console page at /",
         uri.path()
     ))
 }
 
 async fn only_reads(request: Request) -> ApiError {
     ApiError::method(format!(
-        "{} is not possible at {}; use GET",
+        "{} is not possible at {}",
         request.method(),
         request.uri().path()
     ))
@@ -137,18 +167,28 @@ async fn common_headers(mut response: Response) -> Response {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::path::Path;
 
     use super::*;
+    use crate::notify::settings::Settings;
 
     /// Sends a request line with a host to an API without pipelines; gives head and body of the answer.
     async fn ask(line: &'static str, host: &'static str) -> (String, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let admin = listener.local_addr().expect("bound");
+        let catalog = Catalog::open(Path::new(":memory:")).expect("a catalog");
+        let settings = Settings::silent();
         let state = Shared::new(Process {
             pipelines: Vec::new(),
             metrics: Arc::new(Metrics::new()),
             admin,
+            traffic: crate::traffic::store(None, "absent.db".as_ref())
+                .await
+                .expect("a store"),
             ingest: None,
+            deliverer: Arc::new(Deliverer::new(catalog.clone(), settings).expect("nobody to tell")),
+            catalog,
+            token: None,
         });
         let serving = tokio::spawn(serve(listener, state));
         let answer = tokio::task::spawn_blocking(move || {

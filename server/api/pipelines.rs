@@ -13,9 +13,10 @@ use serde_json::{Value, json};
 
 use crate::api::Shared;
 use crate::api::error::ApiError;
+use crate::catalog::model::JobKind;
 
 /// Every pipeline and how it is.
-pub async fn list(State(state): State<Shared>) -> Json<Value> {
+pub async fn list(State(state): State<Shared>) -> Result<Json<Value>, ApiError> {
     let all = state.pipelines().iter().map(|pipeline| {
         json!({
             "name": pipeline.plan().name,
@@ -23,14 +24,18 @@ pub async fn list(State(state): State<Shared>) -> Json<Value> {
             "status": pipeline.status(),
         })
     });
+    let jobs = state.catalog().jobs().await?;
+    let scheduled = jobs.iter().filter(|job| job.kind == JobKind::Pipeline);
     let process = &state.0.process;
-    Json(json!({
+    Ok(Json(json!({
         "pipelines": all.collect::<Vec<_>>(),
+        // Those with a schedule: their jobs.
+        "scheduled": scheduled.collect::<Vec<_>>(),
         "ingest": process.ingest.map(|at| format!("http://{at}")),
         "version": env!("CARGO_PKG_VERSION"),
         "started_at": state.0.started.to_string(),
         "now": Timestamp::now().to_string(),
-    }))
+    })))
 }
 
 /// One pipeline: its graph, each node's counts, its streams.

@@ -1,9 +1,12 @@
-//! Metrics of the process itself, under the names Prometheus dashboards know, read from Linux's /proc.
+//! Metrics of the process itself, under the names Prometheus dashboards know, read from Linux's /proc; and how many
+//! notices are where.
 
 use std::fmt::Write;
 use std::fs;
 
 use millstream_engine::time::Timestamp;
+
+use crate::catalog::model::NoticeState;
 
 /// Ends every OpenMetrics text.
 const END: &str = "# EOF\n";
@@ -12,7 +15,7 @@ const END: &str = "# EOF\n";
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// `text` (OpenMetrics) with the process's metrics before its end. What cannot be read is left out.
-pub fn append(text: &str, started: Timestamp) -> String {
+pub fn append(text: &str, started: Timestamp, notices: &[(NoticeState, i64)]) -> String {
     let mut all = text.strip_suffix(END).unwrap_or(text).to_owned();
     let mut gauge = |name: &str, help: &str, value: Option<f64>| {
         if let Some(value) = value {
@@ -44,6 +47,13 @@ pub fn append(text: &str, started: Timestamp) -> String {
         "# HELP millstream_build What runs.\n# TYPE millstream_build info\n\
          millstream_build_info{{version=\"{version}\"}} 1"
     );
+    if !notices.is_empty() {
+        all += "# HELP millstream_notices Notices about jobs of the last 30 days, by state.\n\
+                # TYPE millstream_notices gauge\n";
+    }
+    for (state, count) in notices {
+        let _ = writeln!(all, "millstream_notices{{state=\"{}\"}} {count}", state.name());
+    }
     all.push_str(END);
     all
 }
@@ -73,10 +83,18 @@ mod tests {
 
     #[test]
     fn the_text_stays_openmetrics() {
-        let text = append("# TYPE a counter\na_total 1\n# EOF\n", Timestamp(1_500_000));
+        let text = append(
+            "# TYPE a counter\na_total 1\n# EOF\n",
+            Timestamp(1_500_000),
+            &[(NoticeState::Failed, 2)],
+        );
         assert!(text.starts_with("# TYPE a counter\na_total 1\n"), "{text}");
         assert!(text.contains("\nprocess_start_time_seconds 1.5\n"), "{text}");
         assert!(text.contains("\nprocess_cpu_seconds_total "), "{text}");
+        assert!(
+            text.contains("\nmillstream_notices{state=\"failed\"} 2\n"),
+            "{text}"
+        );
         assert_eq!(text.matches("# EOF").count(), 1);
         assert!(text.ends_with("# EOF\n"));
         assert!(resident_bytes().is_some_and(|bytes| bytes > 1e5));

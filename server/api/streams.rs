@@ -16,14 +16,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_stream::wrappers::BroadcastStream;
 
 use crate::api::error::ApiError;
-use crate::api::{EVENT_STREAMS, Shared, rows};
+use crate::api::{Shared, rows};
 
 /// Rows in an answer unless asked otherwise.
 const DEFAULT_ROWS: usize = 100;
 /// Rows in an answer at most, and in one event: what a page can show and a thread encodes in milliseconds.
 const MAX_ROWS: usize = 1000;
 /// Proxies close connections that are silent for longer (nginx: 60 s).
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// `?limit=`.
 #[derive(Debug, Deserialize)]
@@ -56,12 +56,7 @@ pub async fn events(
 ) -> Result<Response, ApiError> {
     let limit = limit(asked)?;
     let tap = tap(&state, &pipeline, &stream)?;
-    let permit = state.0.event_streams.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| {
-        ApiError::busy(format!(
-            "{EVENT_STREAMS} event streams are open already; close one"
-        ))
-    })?;
+    let permit = state.event_stream()?;
     let events = Sse::new(event_stream(&tap, limit, permit)?);
     let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
     Ok(events.keep_alive(keep_alive).into_response())

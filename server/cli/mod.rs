@@ -1,12 +1,15 @@
 //! The command line: what can be asked for, and how a process ends. One file per command.
 
+mod admin;
 mod check;
 mod dashboards;
 mod explain;
 mod health;
 mod log;
 pub mod preview;
+pub mod query;
 mod run;
+mod runs;
 mod schema;
 mod test;
 
@@ -98,12 +101,22 @@ enum Command {
     /// dropped as repeated, as if they came one by one. Reference tables are read from the files that the
     /// pipeline names.
     Preview(preview::Preview),
+    /// SQL over the lake, and over raw JSON lines
+    ///
+    /// Every directory below the lake that holds Parquet is a table, named by its path (a/b is a_b); partitions such as
+    /// year=2026 are columns. SHOW TABLES lists them, DESCRIBE NAME shows one.
+    Query(query::Query),
     /// The CloudWatch dashboards and alarms of pipelines
     #[command(subcommand)]
     Dashboards(dashboards::Dashboards),
     /// Ask the process at --admin whether its pipelines run: 0 if they do, else 1
     Health,
-    /// Write schemas
+    /// The pipelines of the process at --admin and how they are
+    Pipelines,
+    /// Look at and steer the daily runs of the process at --admin
+    #[command(subcommand)]
+    Runs(runs::Runs),
+    /// Write and check schemas: of pipeline files, and of logs that feed a warehouse
     #[command(subcommand)]
     Schema(schema::Schema),
     /// Look after the ingest log
@@ -141,8 +154,11 @@ impl Cli {
             Command::Explain { which, format } => explain::run(&which, format),
             Command::Test(which) => test::run(&self.global, &which),
             Command::Preview(preview) => preview::run(&self.global, &preview),
+            Command::Query(query) => query::run(&self.global, &query),
             Command::Dashboards(what) => dashboards::run(&what),
             Command::Health => health::run(&self.global),
+            Command::Pipelines => runs::pipelines(&self.global),
+            Command::Runs(what) => runs::run(&self.global, &what),
             Command::Schema(schema) => schema::run(&schema),
             Command::Log(log) => log::run(&log),
         }
@@ -228,6 +244,8 @@ mod tests {
                 "t",
             ],
             &["dashboards", "print", "--max-rows-per-second", "0"],
+            &["runs", "backfill", "daily", "--from", "2026-11-01"],
+            &["runs", "start", "daily", "--date", "2026-11-31"],
             &["schema", "nothing"],
             &[],
         ] {

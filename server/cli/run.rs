@@ -1,13 +1,16 @@
 //! `millstream run`: pipelines, ingest, API and console page in one process, until told to stop.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use millstream_engine::checkpoint::changes::ALL;
 use millstream_engine::plan::Plan;
 
+use crate::catalog::Catalog;
 use crate::cli::{Exit, Global, Which, namespace};
 use crate::lock::DataDir;
+use crate::notify::settings::NotifyArgs;
 use crate::pipelines;
 use crate::service::{self, Service};
 
@@ -29,6 +32,17 @@ pub struct Run {
     /// dashboard and the alarms of `millstream dashboards`
     #[arg(long, value_name = "NAMESPACE", env = "MILLSTREAM_CLOUDWATCH_METRICS", value_parser = namespace)]
     pub cloudwatch_metrics: Option<String>,
+    /// The catalog of jobs and runs; processes that share one share its runs. Absent: catalog.db in the data
+    /// directory
+    #[arg(long, value_name = "FILE", env = "MILLSTREAM_CATALOG")]
+    pub catalog: Option<PathBuf>,
+    #[command(flatten)]
+    pub notify: NotifyArgs,
+    /// Where GET /advertising/traffic/{ad-id} reads: sqlite (serving.db in the data directory, table traffic),
+    /// sqlite://FILE?table=NAME, or dynamodb://TABLE, behind a ? region, endpoint, role_arn, external_id and
+    /// session_name; absent: sqlite
+    #[arg(long, value_name = "STORE", env = "MILLSTREAM_SERVE")]
+    pub serve: Option<String>,
 }
 
 /// Reads the name of a node.
@@ -56,14 +70,22 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
     let plans: Vec<Arc<Plan>> = checked.into_iter().map(|one| one.plan).collect();
     // Dropped last: until then nobody else may touch what the pipelines write.
     let data_dir = DataDir::lock(&global.data_dir)?;
+    let catalog = match &run.catalog {
+        Some(path) => Catalog::open(path)?,
+        None => Catalog::open(&data_dir.path().join("catalog.db"))?,
+    };
     let service = Service::start(service::Options {
         plans: &plans,
         data_dir: data_dir.path(),
         reset: &run.reset,
         checkpoint: run.checkpoint.as_deref(),
         cloudwatch_metrics: run.cloudwatch_metrics.as_deref(),
+        serve: run.serve.as_deref(),
         listen: global.listen,
         admin: global.admin,
+        catalog,
+        shared_catalog: run.catalog.is_some(),
+        notify: &run.notify,
     })?;
     announce(&plans, &service);
     Ok(service.run_to_end())

@@ -2,6 +2,7 @@
 // minute of counts, from which it makes rates; after a lost connection it goes on by itself.
 
 import { Chart, MOST_SLOTS } from "./chart.js";
+import { $, element, fill, options, text } from "./dom.js";
 import * as format from "./format.js";
 import { Graph } from "./graph.js";
 
@@ -14,8 +15,6 @@ const ROWS = 25;
 // A stream with several rows per window needs more of them for the same number of windows.
 const MOST_ROWS = 1000;
 const NUMBERS = ["bigint", "int", "double"];
-
-const $ = (id) => document.getElementById(id);
 
 const view = {
   pipeline: null, // its name
@@ -296,35 +295,12 @@ function showRows(rows) {
 
 // ---- the page's parts
 
-function element(name, properties, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
-}
-
 const th = (name, number) => element("th", { scope: "col", className: number ? "number" : "" }, name);
 
 function td(value, number) {
   if (value === null || value === undefined) return element("td", { className: number ? "null number" : "null" }, "null");
   const full = typeof value === "object" ? JSON.stringify(value) : String(value);
   return element("td", { className: number ? "number" : "", title: full }, full);
-}
-
-/** Makes the children anew only where something changed, so that a selection or a hover survives. */
-function fill(parent, items, make) {
-  const shape = JSON.stringify(items);
-  if (parent.shape === shape) return;
-  parent.shape = shape;
-  parent.replaceChildren(...items.map(make));
-}
-
-function text(node, value) {
-  if (node.textContent !== value) node.textContent = value;
-}
-
-function options(select, names, chosen) {
-  fill(select, names, (name) => element("option", { value: name }, name));
-  if (chosen !== null) select.value = chosen;
 }
 
 function toggle(button, change) {

@@ -6,7 +6,7 @@
 
 mod input;
 mod pace;
-mod print;
+pub mod print;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -73,7 +73,7 @@ fn table(stream: &Printed<'_>) -> Result<Table, ArrowError> {
 }
 
 /// A text on one line, not too long.
-fn legible(text: &str) -> String {
+pub fn legible(text: &str) -> String {
     let mut shown = String::new();
     for (n, c) in text.chars().enumerate() {
         if n == CELL_CHARACTERS {

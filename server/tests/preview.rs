@@ -2,12 +2,12 @@
 //! what it prints and ends with; a file whose name ends in `.gz` or `.zst` is packed first. `UPDATE_CASES=1` writes
 //! the answers anew; read the difference before committing it.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+#[path = "support/commands.rs"]
+mod commands;
 
-/// A part of a case: its heading and its text.
-type Part = (String, String);
+use std::path::{Path, PathBuf};
+
+use commands::{answer, packed, parts};
 
 #[test]
 fn cases() {
@@ -40,7 +40,7 @@ fn differs(case: &Path) -> Option<String> {
     let mut answered = String::new();
     for (heading, _) in &parts {
         if let Some(command) = heading.strip_prefix("$ ") {
-            answered.push_str(&answer(dir.path(), command));
+            answered.push_str(&answer(dir.path(), command, timeless));
         }
     }
     let kept = parts
@@ -54,60 +54,6 @@ fn differs(case: &Path) -> Option<String> {
     }
     let name = case.file_stem().unwrap_or_default().display();
     (got != text).then(|| format!("=== {name} expected\n{text}=== {name} got\n{got}"))
-}
-
-/// The parts of a case; each begins with a line `--- heading`.
-fn parts(text: &str) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
-    for line in text.lines() {
-        if let Some(heading) = line.strip_prefix("--- ") {
-            parts.push((heading.into(), String::new()));
-        } else if let Some((_, text)) = parts.last_mut() {
-            text.push_str(line);
-            text.push('\n');
-        }
-    }
-    parts
-}
-
-fn packed(name: &str, text: &str) -> Vec<u8> {
-    match name.rsplit('.').next() {
-        Some("gz") => {
-            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            packed.write_all(text.as_bytes()).expect("memory takes it");
-            packed.finish().expect("memory takes it")
-        }
-        Some("zst") => zstd::encode_all(text.as_bytes(), 1).expect("memory takes it"),
-        _ => text.into(),
-    }
-}
-
-/// Runs `ARGUMENTS [< FILE]`; gives the command, both outputs and the exit code as parts of a case.
-fn answer(dir: &Path, command: &str) -> String {
-    let (arguments, stdin) = match command.split_once(" < ") {
-        Some((arguments, file)) => {
-            let file = std::fs::File::open(dir.join(file)).expect("a file of the case");
-            (arguments, Stdio::from(file))
-        }
-        None => (command, Stdio::null()),
-    };
-    let out = Command::new(env!("CARGO_BIN_EXE_millstream"))
-        .args(arguments.split_whitespace())
-        .current_dir(dir)
-        .stdin(stdin)
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("the binary starts");
-    let mut text = format!("--- $ {command}\n");
-    text.push_str(&timeless(&String::from_utf8(out.stdout).expect("text")));
-    if !out.stderr.is_empty() {
-        text.push_str("--- on standard error\n");
-        text.push_str(&String::from_utf8(out.stderr).expect("text"));
-    }
-    if out.status.code() != Some(0) {
-        text.push_str(&format!("--- exit code {}\n", out.status.code().unwrap_or(-1)));
-    }
-    text
 }
 
 /// The text without the time of reading, which rows that could not be read are stamped with.

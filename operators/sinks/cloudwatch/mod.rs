@@ -41,7 +41,7 @@ use self::outbox::{Marker, Prepared, PreparedId, adopt};
 use self::points::{Point, Value};
 use self::refusal::Accepted;
 use super::rejected::RejectedRows;
-use super::{promise, promised};
+use super::{only_streams, promise, promised};
 use crate::aws;
 
 mod columns;
@@ -90,6 +90,7 @@ impl SinkConnector for CloudwatchConnector {
     }
 
     fn check(&self, cx: &SinkContext) -> Result<()> {
+        only_streams(cx, "cloudwatch", "adds to its metrics")?;
         let typed: CloudwatchOptions = options(&cx.options)?;
         typed.aws.check()?;
         Mapping::new(cx, &typed).map(drop)

@@ -11,8 +11,9 @@ use millstream_engine::sql::REVISION;
 use millstream_engine::{Error, Result};
 
 use super::super::column_of;
+use super::super::values::{is_binary, is_text};
 use super::options::DynamodbOptions;
-use super::value::{is_binary, is_supported, is_text, size, value};
+use super::value::{is_supported, size, value};
 
 /// Bytes of an item at most.
 const ITEM_BYTES: usize = 400 << 10;

@@ -9,6 +9,10 @@
 //! Which of two rows with one key holds: the later one of the stream; with `version`, the one whose version is
 //! greater, and of equal versions the one with the greater `revision`, whoever put it and when (a conditional put).
 //!
+//! In a dated run the items of the date are replaced: those that an earlier run of the date put, and this one does not, are
+//! deleted after the others are put ([`written`]). The key must tell dates apart (`day`), or the run of one date
+//! replaces, and deletes, what that of another put.
+//!
 //! What DynamoDB would refuse for good (a key that is NULL, empty or too long, a number it does not know, more than
 //! 400 KB) does not get there: it is counted (`items_refused`) and goes to `<sink>.rejected` with the reason. What it
 //! refuses all the same, such as a value that does not fit a secondary index, goes there when the sink takes its next
@@ -16,6 +20,7 @@
 //! Items it puts off (`UnprocessedItems`) are put again at once, with growing pauses, as long as some are taken; after
 //! that the runtime tries again with patience.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
@@ -29,20 +34,22 @@ use serde::{Deserialize, Serialize};
 
 use self::item::{Item, Mapping, newest};
 use self::options::DynamodbOptions;
-use self::outbox::{Chunks, Outbox, Sealed};
 use self::put::{Outcome, Puts};
+use self::written::Written;
 use super::rejected::RejectedRows;
+use super::row_outbox::{Chunks, Outbox, Sealed};
 use super::{promise, promised};
 use crate::aws;
 
+mod delete;
 mod item;
 pub mod options;
-mod outbox;
 mod put;
 mod table;
 #[cfg(test)]
 mod tests;
 mod value;
+mod written;
 
 /// Rows read from the outbox at once: eighty full requests. Among them, one item per key is put.
 const CHUNK_ROWS: usize = 2_000;
@@ -95,6 +102,7 @@ impl SinkConnector for DynamodbConnector {
                 version: typed.version.clone(),
             },
             outbox: Outbox::new(cx.data_dir.clone()),
+            written: cx.run.as_ref().map(|run| Written::new(&cx, run, &typed)),
             options: typed,
             mapping,
             fresh: true,
@@ -118,6 +126,8 @@ struct DynamodbSink {
     mapping: Mapping,
     puts: Puts,
     outbox: Outbox,
+    /// In a dated run.
+    written: Option<Written>,
     /// Has neither taken rows nor committed anything: a commit is what an earlier life promised.
     fresh: bool,
     /// Prepared, but not delivered yet.
@@ -166,8 +176,18 @@ impl Sink for DynamodbSink {
         let Some(promise) = promised::<Promise>(what, &self.cx)? else {
             return Ok(());
         };
-        for file in &promise.files {
-            self.deliver(file).await?;
+        match self.written.take() {
+            Some(written) => {
+                let replaced = self.replace(&written, &promise.files).await;
+                self.written = Some(written);
+                replaced?;
+            }
+            None => {
+                for file in &promise.files {
+                    self.deliver(file).await?;
+                    self.forget(file)?;
+                }
+            }
         }
         // What is left was written by the crashed run after its last checkpoint and will be replayed.
         self.begin()
@@ -188,7 +208,38 @@ impl DynamodbSink {
         Ok(())
     }
 
-    /// Puts a file's rows and removes it. A file that is gone was delivered before.
+    /// Puts the rows of a dated run and deletes what earlier runs of its date have put besides.
+    async fn replace(&mut self, written: &Written, files: &[Sealed]) -> Result<()> {
+        let before = written.known().await?;
+        let (mut known, mut noted) = (before.texts()?, before.batches().to_vec());
+        let (mut kept, mut keys) = (HashSet::new(), Vec::new());
+        for file in files {
+            let Some(mut chunks) = Chunks::open(self.outbox.files.path(file))? else {
+                // Delivered before, and so is the rest: files are removed at the end.
+                return Ok(());
+            };
+            while let Some(rows) = chunks.next(CHUNK_ROWS).await? {
+                let of_rows = written.keys_of(&rows)?;
+                let texts = written.texts(&of_rows)?;
+                noted.push(written::new_ones(&of_rows, &texts, &mut known)?);
+                keys.push(written::new_ones(&of_rows, &texts, &mut kept)?);
+            }
+        }
+        written.note(noted).await?;
+        for file in files {
+            self.deliver(file).await?;
+        }
+        let stale = before.stale(&kept)?;
+        if let Some(mapping) = before.mapping().filter(|_| !stale.is_empty()) {
+            let count = stale.len() as u64;
+            self.puts.delete(stale, mapping).await?;
+            self.cx.counters.add("items_deleted", count);
+        }
+        written.note(keys).await?;
+        files.iter().try_for_each(|file| self.forget(file))
+    }
+
+    /// Puts a file's rows. A file that is gone was delivered before.
     async fn deliver(&mut self, file: &Sealed) -> Result<()> {
         let mut delivery = match self.delivery.take() {
             Some(begun) if begun.of == *file => begun,
@@ -201,6 +252,11 @@ impl DynamodbSink {
         self.delivery = Some(delivery);
         delivered?;
         self.delivery = None;
+        Ok(())
+    }
+
+    /// Removes a file that was delivered.
+    fn forget(&mut self, file: &Sealed) -> Result<()> {
         self.outbox.files.remove(file)?;
         self.waiting.retain(|f| f != file);
         Ok(())

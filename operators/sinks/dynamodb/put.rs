@@ -15,14 +15,14 @@ use super::item::{Item, Mapping};
 use crate::aws;
 
 /// Items of one request: the limit of BatchWriteItem.
-const REQUEST_ITEMS: usize = 25;
+pub(super) const REQUEST_ITEMS: usize = 25;
 
 /// Bytes of the items of one request. BatchWriteItem takes 16 MB; binary values grow by a third on the way, and text by
 /// what JSON escapes.
 const REQUEST_BYTES: usize = 4 << 20;
 
 /// Requests of many items under way at once: enough to hide the way there and back.
-const REQUESTS: usize = 8;
+pub(super) const REQUESTS: usize = 8;
 
 /// As [`REQUESTS`], for requests of one item.
 const SINGLE_REQUESTS: usize = 64;
@@ -180,7 +180,7 @@ impl Puts {
         }
     }
 
-    fn classify<E>(&self, e: SdkError<E, HttpResponse>) -> Error
+    pub(super) fn classify<E>(&self, e: SdkError<E, HttpResponse>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + 'static,
     {

@@ -17,14 +17,11 @@ use std::fmt::{Display, LowerExp};
 
 use arrow::array::{Array, ArrayRef, AsArray, StructArray};
 use arrow::datatypes::*;
-use arrow::temporal_conversions::date32_to_datetime;
 use arrow::util::display::array_value_to_string;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use chrono::DateTime;
 
-/// A time that sorts as text.
-const TIMESTAMP: &str = "%Y-%m-%dT%H:%M:%S%.6fZ";
+use super::super::values::{bytes, date, is_binary, is_text, text, timestamp};
 
 /// Digits of a number that DynamoDB keeps.
 const DIGITS: usize = 38;
@@ -49,15 +46,6 @@ pub(super) fn is_supported(of: &DataType) -> bool {
         Timestamp(..) | Time32(_) | Time64(_) | Date32 | Date64 | Boolean | Null => true,
         _ => of.is_numeric() || is_text(of) || is_binary(of),
     }
-}
-
-pub(super) fn is_text(of: &DataType) -> bool {
-    matches!(of, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-}
-
-pub(super) fn is_binary(of: &DataType) -> bool {
-    use DataType::*;
-    matches!(of, Binary | LargeBinary | BinaryView | FixedSizeBinary(_))
 }
 
 /// The value of a row; none for NULL. The error says why DynamoDB has no place for it.
@@ -120,49 +108,6 @@ fn map(entries: &StructArray) -> Result<AttributeValue, String> {
         }
     }
     Ok(AttributeValue::M(members))
-}
-
-fn text(column: &ArrayRef, row: usize) -> Result<String, String> {
-    Ok(match column.data_type() {
-        DataType::Utf8 => column.as_string::<i32>().value(row).into(),
-        DataType::LargeUtf8 => column.as_string::<i64>().value(row).into(),
-        DataType::Utf8View => column.as_string_view().value(row).into(),
-        _ => array_value_to_string(column, row).map_err(|e| e.to_string())?,
-    })
-}
-
-fn bytes(column: &ArrayRef, row: usize) -> Vec<u8> {
-    match column.data_type() {
-        DataType::Binary => column.as_binary::<i32>().value(row).into(),
-        DataType::LargeBinary => column.as_binary::<i64>().value(row).into(),
-        DataType::FixedSizeBinary(_) => column.as_fixed_size_binary().value(row).into(),
-        _ => column.as_binary_view().value(row).into(),
-    }
-}
-
-fn timestamp(column: &ArrayRef, unit: TimeUnit, row: usize) -> Result<String, String> {
-    let at = match unit {
-        TimeUnit::Second => {
-            DateTime::from_timestamp(column.as_primitive::<TimestampSecondType>().value(row), 0)
-        }
-        TimeUnit::Millisecond => {
-            DateTime::from_timestamp_millis(column.as_primitive::<TimestampMillisecondType>().value(row))
-        }
-        TimeUnit::Microsecond => {
-            DateTime::from_timestamp_micros(column.as_primitive::<TimestampMicrosecondType>().value(row))
-        }
-        TimeUnit::Nanosecond => Some(DateTime::from_timestamp_nanos(
-            column.as_primitive::<TimestampNanosecondType>().value(row),
-        )),
-    };
-    at.map(|at| at.format(TIMESTAMP).to_string())
-        .ok_or_else(|| "a timestamp is beyond the calendar".into())
-}
-
-fn date(column: &ArrayRef, row: usize) -> Result<String, String> {
-    date32_to_datetime(column.as_primitive::<Date32Type>().value(row))
-        .map(|at| at.format("%Y-%m-%d").to_string())
-        .ok_or_else(|| "a date is beyond the calendar".into())
 }
 
 fn number(column: &ArrayRef, row: usize) -> Result<String, String> {

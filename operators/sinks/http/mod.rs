@@ -5,6 +5,9 @@
 //! the last checkpoint's requests may be made again (at least once); each carries the same `Idempotency-Key`
 //! as the first time, by which a receiver can tell.
 //!
+//! In a dated run the key is `pipeline/sink/date/attempt/…`: a date that is run again is posted again, as another attempt,
+//! and it is the receiver who puts its rows in the place of the earlier ones. A run without rows posts nothing.
+//!
 //! What the answers mean:
 //!
 //! | answer | what happens |
@@ -22,6 +25,7 @@ use async_trait::async_trait;
 use millstream_engine::Result;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::pipeline::Span;
+use millstream_engine::run::DatedRun;
 use millstream_engine::secret::Secret;
 use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
 use millstream_engine::source::options;
@@ -195,7 +199,11 @@ impl HttpSink {
             Some(series) => Ok(series.clone()),
             None => {
                 self.outbox.files.clear()?;
-                Ok(self.series.insert(new_series()).clone())
+                let series = match &self.cx.run {
+                    Some(DatedRun { date, attempt }) => format!("{date}/{attempt}"),
+                    None => new_series(),
+                };
+                Ok(self.series.insert(series).clone())
             }
         }
     }

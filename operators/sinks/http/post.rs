@@ -5,26 +5,14 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use http::header::{
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT,
-};
-use http::{Request, Response, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::{Request, Uri};
+use http_body_util::Full;
 use millstream_engine::{Error, Result};
 
 use super::outbox::Chunk;
 use super::{BodyFormat, HttpSinkOptions, Method};
-
-/// An answer is read this far, so that its connection can be used again.
-const ANSWER_BYTES: usize = 64 << 10;
-
-/// So much of a refusal stands in the log.
-const REFUSAL_CHARS: usize = 200;
+use crate::client::{Answered, HttpClient, shown};
 
 /// By which a receiver can tell that a request is made again.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -50,12 +38,6 @@ pub(super) struct Target {
     shown: String,
 }
 
-/// Over TLS or not: the roots of trust are loaded, and must exist, only where they are needed.
-enum HttpClient {
-    Plain(Client<HttpConnector, Full<Bytes>>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
-}
-
 impl Target {
     /// Checks the options without side effects.
     pub fn check(options: &HttpSinkOptions) -> Result<()> {
@@ -70,27 +52,12 @@ impl Target {
     pub fn new(options: &HttpSinkOptions) -> Result<Target> {
         Target::check(options)?;
         let uri = address(options)?;
-        let builder = Client::builder(TokioExecutor::new());
-        let client = match uri.scheme_str() {
-            Some("https") => {
-                let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|e| {
-                    Error::config(format!(
-                        "no root certificates: {e}; install ca-certificates on this host"
-                    ))
-                })?;
-                HttpClient::Tls(builder.build(tls.https_only().enable_http1().enable_http2().build()))
-            }
-            _ => HttpClient::Plain(builder.build_http()),
-        };
+        let client = HttpClient::new(&uri)?;
         let mut headers = headers(options)?;
         let uri = take_user(uri, &mut headers)?;
         Ok(Target {
             client,
-            shown: format!(
-                "{}://{}",
-                uri.scheme_str().unwrap_or_default(),
-                uri.host().unwrap_or_default()
-            ),
+            shown: shown(&uri),
             uri,
             method: options.method,
             format: options.format,
@@ -102,23 +69,8 @@ impl Target {
     /// Posts one request. `key` names it, the same however often it is made.
     pub async fn post(&self, rows: &Chunk, key: &str) -> Result<Answer> {
         let request = self.request(rows, key)?;
-        let exchange = async {
-            let response = match &self.client {
-                HttpClient::Plain(client) => client.request(request).await,
-                HttpClient::Tls(client) => client.request(request).await,
-            };
-            match response {
-                Ok(response) => self.sort(response).await,
-                Err(e) => Err(Error::retry(format!("{}: {}", self.shown, causes(&e)))),
-            }
-        };
-        match tokio::time::timeout(self.timeout, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => Err(Error::retry(format!(
-                "{}: no answer within {:?}",
-                self.shown, self.timeout
-            ))),
-        }
+        let answered = self.client.send(request, self.timeout).await?;
+        self.sort(answered)
     }
 
     fn request(&self, rows: &Chunk, key: &str) -> Result<Request<Full<Bytes>>> {
@@ -135,12 +87,8 @@ impl Target {
         Ok(request)
     }
 
-    async fn sort(&self, response: Response<Incoming>) -> Result<Answer> {
-        let status = response.status().as_u16();
-        let after = response.headers().get(RETRY_AFTER).and_then(retry_after);
-        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
-        let said = body.map(|b| b.to_bytes()).unwrap_or_default();
-        let said = excerpt(&said);
+    fn sort(&self, answered: Answered) -> Result<Answer> {
+        let Answered { status, after, said } = answered;
         let message = format!("{} answered {status}", self.shown);
         match status {
             200..=299 => Ok(Answer::Taken),
@@ -232,32 +180,4 @@ fn secret_value(key: &str, value: &str) -> Result<HeaderValue> {
         .map_err(|_| Error::config(format!("{key}: holds characters that a header cannot hold")))?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// Seconds, or a date.
-fn retry_after(value: &HeaderValue) -> Option<Duration> {
-    let text = value.to_str().ok()?;
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = chrono::DateTime::parse_from_rfc2822(text).ok()?;
-    Some((at.to_utc() - chrono::Utc::now()).to_std().unwrap_or_default())
-}
-
-fn excerpt(said: &[u8]) -> String {
-    String::from_utf8_lossy(said)
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(REFUSAL_CHARS)
-        .collect()
-}
-
-fn causes(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut cause = e.source();
-    while let Some(e) = cause {
-        text = format!("{text}: {e}");
-        cause = e.source();
-    }
-    text
 }

@@ -15,6 +15,7 @@ use millstream_engine::sink::SinkContext;
 use millstream_engine::{Error, Result};
 
 use super::super::disk::{cannot, create_dirs, sync_dir};
+use super::files::name_of;
 use super::{Lake, Promise};
 
 /// Notes durably that files of `epoch` are about to be published.
@@ -65,8 +66,8 @@ pub(super) async fn undo(
     }
     // Staged names are hidden.
     let prefix = &staged[1..];
-    let later = |name: &str| opened_in(name, prefix).is_some_and(|opened| opened > epoch);
-    let removed = lake.store.remove(&later).await?;
+    let later = |key: &str| opened_in(name_of(key), prefix).is_some_and(|opened| opened > epoch);
+    let removed = lake.store.remove("", &later).await?;
     tracing::warn!(
         pipeline = cx.pipeline,
         sink = cx.name,

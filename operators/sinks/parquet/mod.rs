@@ -9,14 +9,16 @@
 //! which the sources replay ([`fallback`]: also when that checkpoint is not the last one). Every checkpoint with rows
 //! ends a row group, so at low traffic row groups are small: a longer `[checkpoint] interval` makes them larger.
 //!
+//! In a dated run the files of the date are replaced instead ([`dated`]).
+//!
 //! In S3 a large file is a multipart upload that begins while the file is open and spans checkpoints ([`upload`]).
 //!
 //! How it fails: an error of the disk under the staged files stops the pipeline (configuration), as nothing
 //! can be promised without it; a full disk starts it again until there is space. An error of publishing (S3 away) is
 //! tried again; until it succeeds no checkpoint ends, and what comes in waits in the log.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 
@@ -29,7 +31,9 @@ use millstream_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use self::catalog::{Catalog, Table};
+use self::dated::DatedSink;
 use self::file::{FileFormat, Finished, OpenFile, Promised};
+use self::files::{Files, directory_of};
 pub use self::options::{CatalogKind, Codec, ParquetOptions, Roll};
 use self::partition::Partitioner;
 use self::store::{Location, Published, Store};
@@ -39,8 +43,10 @@ use super::{new_series, promise, promised};
 use crate::aws::AwsOptions;
 
 mod catalog;
+mod dated;
 mod fallback;
 mod file;
+mod files;
 mod object;
 mod options;
 mod partition;
@@ -108,6 +114,9 @@ impl SinkConnector for ParquetConnector {
     async fn open(&self, cx: SinkContext) -> Result<Box<dyn Sink>> {
         let typed: ParquetOptions = options(&cx.options)?;
         let layout = typed.plan(&cx)?;
+        if let Some(run) = cx.run.clone() {
+            return Ok(Box::new(DatedSink::open(cx, run, typed, layout).await?));
+        }
         let catalog = match layout.table {
             Some(table) => Some(Catalog::open(&typed, table).await?),
             None => None,
@@ -120,14 +129,11 @@ impl SinkConnector for ParquetConnector {
             lake,
             catalog,
             aws,
+            files: Files::new(typed.roll.size.0),
             roll: typed.roll,
             series: None,
             next_epoch: Epoch(1),
             files_named: 0,
-            writes: 0,
-            open: BTreeMap::new(),
-            finished: Vec::new(),
-            unsynced: Vec::new(),
             uploads: Uploads::default(),
             recovered: None,
             unregistered: BTreeSet::new(),
@@ -159,13 +165,7 @@ struct ParquetSink {
     /// The checkpoint that the next row will be in, and the files named after it so far.
     next_epoch: Epoch,
     files_named: u64,
-    writes: u64,
-    /// By directory of the lake.
-    open: BTreeMap<String, OpenFile>,
-    /// Whole but not yet published.
-    finished: Vec<Finished>,
-    /// Whole but not yet fsynced.
-    unsynced: Vec<File>,
+    files: Files,
     /// Those of open files to S3.
     uploads: Uploads,
     /// The checkpoint that this run began with, once the lake is at it.
@@ -186,19 +186,12 @@ impl Sink for ParquetSink {
 
     async fn prepare(&mut self, barrier: Barrier) -> Result<Committable> {
         let series = self.begin().await?;
-        let due = |file: &OpenFile| barrier.last || file.age() >= self.roll.interval.0;
-        let due: Vec<String> = self
-            .open
-            .iter()
-            .filter(|(_, f)| due(f))
-            .map(|(d, _)| d.clone())
-            .collect();
-        for directory in due {
-            self.finish(&directory)?;
-        }
-        let mut unsynced = std::mem::take(&mut self.unsynced);
-        let mut open = Vec::with_capacity(self.open.len());
-        for file in self.open.values_mut() {
+        let interval = self.roll.interval.0;
+        self.files
+            .finish_where(|file| barrier.last || file.age() >= interval)?;
+        let mut unsynced = std::mem::take(&mut self.files.unsynced);
+        let mut open = Vec::with_capacity(self.files.open.len());
+        for file in self.files.open.values_mut() {
             let (promised, written) = file.promise(&self.format)?;
             let upload = self.uploads.of(&promised.staged);
             open.push(Promised { upload, ..promised });
@@ -212,7 +205,12 @@ impl Sink for ParquetSink {
         promise(&Promise {
             path: self.lake.path.clone(),
             series,
-            finished: self.finished.iter().map(|f| self.uploads.newest(f)).collect(),
+            finished: self
+                .files
+                .finished
+                .iter()
+                .map(|f| self.uploads.newest(f))
+                .collect(),
             open,
         })
     }
@@ -248,13 +246,15 @@ impl Lake {
         Ok(Lake { path, store, staging })
     }
 
-    async fn publish(&self, file: &Finished, cx: &SinkContext) -> Result<()> {
-        match self.store.publish(&self.staging, file).await? {
+    async fn publish(&self, file: &Finished, cx: &SinkContext) -> Result<Published> {
+        let published = self.store.publish(&self.staging, file, cx.run.is_some()).await?;
+        match published {
             Published::Now => {
                 cx.counters.add("files_published", 1);
                 cx.counters.add("bytes_published", file.bytes);
             }
             Published::Before => {}
+            Published::Gone if cx.run.is_some() => {}
             Published::Gone => {
                 cx.counters.add("files_gone", 1);
                 tracing::warn!(
@@ -266,7 +266,7 @@ impl Lake {
                 );
             }
         }
-        Ok(())
+        Ok(published)
     }
 
     /// Publishes what a checkpoint promised, deletes what no checkpoint did.
@@ -299,70 +299,19 @@ impl Lake {
 impl ParquetSink {
     fn write_to(&mut self, directory: String, rows: &RecordBatch) -> Result<()> {
         let rows = self.format.of(rows)?;
-        if !self.open.contains_key(&directory) {
-            self.make_room()?;
-            let file = self.create(&directory)?;
-            self.open.insert(directory.clone(), file);
-        }
-        let Some(file) = self.open.get_mut(&directory) else {
-            return Err(Error::bug("a file that was just opened is not open"));
-        };
-        file.write(&rows)?;
-        self.writes += 1;
-        file.last_write = self.writes;
-        if file.is_full(self.roll.size.0) {
-            self.finish(&directory)?;
-        }
-        Ok(())
-    }
-
-    fn make_room(&mut self) -> Result<()> {
-        if self.open.len() < OPEN_FILES {
-            return Ok(());
-        }
-        let oldest = self
-            .open
-            .iter()
-            .min_by_key(|(_, file)| file.last_write)
-            .map(|(d, _)| d.clone());
-        match oldest {
-            Some(directory) => self.finish(&directory),
-            None => Ok(()),
-        }
-    }
-
-    fn create(&mut self, directory: &str) -> Result<OpenFile> {
-        create_dirs(&self.lake.staging)?;
         let Some(series) = &self.series else {
             return Err(Error::bug("a parquet file was opened before its series"));
         };
-        let name = format!(
-            "{}{}-{}.parquet",
-            self.names(series),
-            self.next_epoch.0,
-            self.files_named
-        );
-        self.files_named += 1;
-        let key = if directory.is_empty() {
-            name.clone()
-        } else {
-            format!("{directory}/{name}")
-        };
-        OpenFile::create(
-            &self.lake.staging,
-            format!(".{name}.inprogress"),
-            key,
-            &self.format,
-        )
-    }
-
-    fn finish(&mut self, directory: &str) -> Result<()> {
-        if let Some(file) = self.open.remove(directory) {
-            let (finished, file) = file.finish()?;
-            self.finished.push(finished);
-            self.unsynced.push(file);
-        }
-        Ok(())
+        let names = self.names(series);
+        let (lake, format) = (&self.lake, &self.format);
+        let (epoch, number) = (self.next_epoch, &mut self.files_named);
+        self.files.write(directory, &rows, |directory| {
+            create_dirs(&lake.staging)?;
+            let name = format!("{names}{}-{number}.parquet", epoch.0);
+            *number += 1;
+            let key = files::key(directory, &name);
+            OpenFile::create(&lake.staging, format!(".{name}.inprogress"), key, format)
+        })
     }
 
     async fn publish(&mut self, epoch: Epoch, promise: Promise) -> Result<()> {
@@ -373,7 +322,7 @@ impl ParquetSink {
         for file in &promise.finished {
             self.lake.publish(&self.uploads.newest(file), &self.cx).await?;
             self.uploads.forget(&file.staged);
-            self.finished.retain(|f| f.staged != file.staged);
+            self.files.finished.retain(|f| f.staged != file.staged);
             self.show(&file.key);
         }
         self.uploads
@@ -384,8 +333,7 @@ impl ParquetSink {
     /// Notes a published file for the catalog, where there is one.
     fn show(&mut self, key: &str) {
         if self.catalog.is_some() {
-            let directory = key.rsplit_once('/').map_or("", |(directory, _)| directory);
-            self.unregistered.insert(directory.into());
+            self.unregistered.insert(directory_of(key).into());
         }
     }
 

@@ -14,7 +14,7 @@ use super::upload::{Failure, Upload};
 use crate::aws;
 
 /// Up to here one request is simpler than several; a failed upload repeats at most this much.
-const SINGLE_PUT_BYTES: u64 = 32 << 20;
+pub(super) const SINGLE_PUT_BYTES: u64 = 32 << 20;
 
 /// What readers are told the objects are.
 pub(super) const CONTENT_TYPE: &str = "application/vnd.apache.parquet";
@@ -46,9 +46,16 @@ impl Object {
         }
     }
 
-    /// Makes the file the object, by the upload that has begun if it is still of use. Doing it again does no harm.
-    pub async fn write(&self, from: &Path, bytes: u64, begun: Option<&Upload>) -> Result<Published> {
-        let done = self.write_once(from, bytes, begun).await?;
+    /// Makes the file the object, by the upload that has begun if it is still of use. Doing it again does no harm. With
+    /// `replaces` there may be an object of other rows, even one of the same length.
+    pub async fn write(
+        &self,
+        from: &Path,
+        bytes: u64,
+        begun: Option<&Upload>,
+        replaces: bool,
+    ) -> Result<Published> {
+        let done = self.write_once(from, bytes, begun, replaces).await?;
         if begun.is_some() || bytes > SINGLE_PUT_BYTES {
             // An upload that S3 began without an answer, so that another was begun.
             self.end_others().await;
@@ -56,7 +63,13 @@ impl Object {
         Ok(done)
     }
 
-    async fn write_once(&self, from: &Path, bytes: u64, begun: Option<&Upload>) -> Result<Published> {
+    async fn write_once(
+        &self,
+        from: &Path,
+        bytes: u64,
+        begun: Option<&Upload>,
+        replaces: bool,
+    ) -> Result<Published> {
         if let Some(upload) = begun {
             match self.finish(from, bytes, upload.clone()).await {
                 Ok(etag) => return self.check(bytes, &etag).await,
@@ -65,7 +78,7 @@ impl Object {
                 Err(Failure::Ended) => {}
             }
             let parts = bytes.div_ceil(upload.part_bytes);
-            if self.head().await?.is_some_and(|head| head.is_of(bytes, parts)) {
+            if !replaces && self.head().await?.is_some_and(|head| head.is_of(bytes, parts)) {
                 return Ok(Published::Before);
             }
             tracing::warn!(object = %self, "its upload was ended by somebody else; sending the file again");

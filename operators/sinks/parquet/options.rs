@@ -18,7 +18,7 @@ pub struct ParquetOptions {
     /// The lake: a local path, `file:///path` or `s3://bucket/prefix`.
     pub path: String,
     /// Directory levels: `year`, `month`, `day`, `hour` of the event time in UTC, or a column, which is then
-    /// left out of the files.
+    /// left out of the files. In a dated run year, month and day are those of its date, whatever the event time.
     #[serde(default = "default_partition_by")]
     pub partition_by: Vec<String>,
     /// How pages are compressed.

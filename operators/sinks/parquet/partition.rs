@@ -4,6 +4,9 @@
 //! event time in UTC and are zero-padded, so that names sort as times do. A column level holds the column's
 //! value as text, and the column is left out of the file, as readers of the layout expect.
 //!
+//! In a dated run time levels are those of the run's date, so that a run can replace what it wrote by replacing what is in
+//! its date's directory.
+//!
 //! Nearly every batch lies within one partition; that is recognised from its smallest and largest event time,
 //! and the batch passes through untouched.
 
@@ -15,7 +18,7 @@ use arrow::compute::{cast, max, min, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType};
 use arrow::row::{RowConverter, SortField};
 use arrow::util::display::array_value_to_string;
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Datelike, NaiveTime, Timelike, Utc};
 use millstream_engine::sink::SinkContext;
 use millstream_engine::time::timestamp_type;
 use millstream_engine::{Error, Result};
@@ -79,6 +82,8 @@ pub(super) struct Partitioner {
     levels: Vec<Level>,
     /// The event-time column and the finest unit taken from it, where a level needs them.
     time: Option<(usize, Unit)>,
+    /// Midnight of the date of a dated run.
+    date: Option<DateTime<Utc>>,
 }
 
 impl Partitioner {
@@ -97,8 +102,19 @@ impl Partitioner {
             Level::Time(unit) => Some(*unit),
             Level::Column { .. } => None,
         });
+        let date = cx
+            .run
+            .as_ref()
+            .map(|run| run.date.and_time(NaiveTime::MIN).and_utc());
         let time = match (finest.max(), cx.event_time) {
+            (Some(Unit::Hour), _) if date.is_some() => {
+                return Err(Error::config(
+                    "partition_by: the files of a dated run lie in the directory of its date, which has no hour; leave \
+                     \"hour\" out",
+                ));
+            }
             (None, _) => None,
+            _ if date.is_some() => None,
             (Some(unit), Some(column)) => Some((column, unit)),
             (Some(_), None) => {
                 return Err(Error::config(format!(
@@ -108,7 +124,16 @@ impl Partitioner {
                 )));
             }
         };
-        Ok(Partitioner { levels, time })
+        Ok(Partitioner { levels, time, date })
+    }
+
+    /// The directory in or below which all files of a dated run are: its levels up to the first that is a column.
+    pub fn below(&self) -> String {
+        let parts = self.levels.iter().map_while(|level| match level {
+            Level::Time(unit) => Some(time_part(*unit, self.date)),
+            Level::Column { .. } => None,
+        });
+        parts.collect::<Vec<_>>().join("/")
     }
 
     /// Indices of the columns that stand in directory names and so not in the files.
@@ -205,7 +230,7 @@ impl Partitioner {
                     .then(|| DateTime::from_timestamp_micros(time.value(0)))
                     .flatten()
             }
-            None => None,
+            None => self.date,
         };
         let parts: Result<Vec<String>> = self
             .levels

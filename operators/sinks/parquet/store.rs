@@ -15,6 +15,7 @@ use millstream_engine::{Error, Result};
 
 use super::super::disk::{create_dirs, sync_dir};
 use super::file::{Finished, Promised};
+use super::files::{key as key_of, name_of};
 use super::object::Object;
 use crate::aws;
 
@@ -109,13 +110,13 @@ impl Store {
         }
     }
 
-    /// Makes a staged file visible under its key. Doing it again does no harm.
-    pub async fn publish(&self, staging: &Path, file: &Finished) -> Result<Published> {
+    /// Makes a staged file visible under its key; with `replaces`, over one of other rows. Doing it again does no harm.
+    pub async fn publish(&self, staging: &Path, file: &Finished, replaces: bool) -> Result<Published> {
         let staged = staging.join(&file.staged);
         match self {
             Store::Local(root) => {
-                let to = root.join(&file.key);
-                let done = tokio::task::spawn_blocking(move || rename(&staged, &to));
+                let (to, bytes) = (root.join(&file.key), file.bytes);
+                let done = tokio::task::spawn_blocking(move || rename(&staged, &to, bytes));
                 done.await.map_err(|e| Error::bug(format!("rename task: {e}")))?
             }
             Store::S3 { .. } => {
@@ -124,7 +125,9 @@ impl Store {
                 if !there.map_err(|e| disk("read", &staged, e))? {
                     return to.published(file.bytes).await;
                 }
-                let done = to.write(&staged, file.bytes, file.upload.as_ref()).await?;
+                let done = to
+                    .write(&staged, file.bytes, file.upload.as_ref(), replaces)
+                    .await?;
                 tokio::fs::remove_file(&staged)
                     .await
                     .map_err(|e| disk("remove", &staged, e))?;
@@ -200,11 +203,6 @@ fn unlisted(error: Error) -> Result<usize> {
     Ok(0)
 }
 
-/// The last level of a key.
-fn name_of(key: &str) -> &str {
-    key.rsplit('/').next().unwrap_or_default()
-}
-
 fn not_s3() -> Error {
     Error::bug("a lake in S3 has no objects")
 }
@@ -232,23 +230,28 @@ impl Store {
         }
     }
 
-    /// Removes the files whose names are `unwanted`; how many.
-    pub async fn remove(&self, unwanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<usize> {
+    /// Removes the files in and below the directory `below` whose keys are `unwanted`; how many.
+    pub async fn remove(&self, below: &str, unwanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<usize> {
         match self {
-            Store::Local(root) => remove_below(root, unwanted),
+            Store::Local(root) => remove_below(root, below, unwanted),
             Store::S3 {
                 client,
                 bucket,
                 prefix,
             } => {
-                let list = client.list_objects_v2().bucket(bucket).prefix(prefix);
+                let below = match below {
+                    "" => prefix.clone(),
+                    below => format!("{prefix}{below}/"),
+                };
+                let list = client.list_objects_v2().bucket(bucket).prefix(&below);
                 let mut pages = list.into_paginator().send();
                 let mut removed = 0;
                 while let Some(page) = pages.next().await {
                     let page =
-                        page.map_err(|e| aws::classify(e, format!("listing s3://{bucket}/{prefix}")))?;
+                        page.map_err(|e| aws::classify(e, format!("listing s3://{bucket}/{below}")))?;
                     let keys = page.contents().iter().filter_map(|object| object.key());
-                    for key in keys.filter(|key| unwanted(name_of(key))) {
+                    let is_unwanted = |key: &&str| key.strip_prefix(prefix.as_str()).is_some_and(unwanted);
+                    for key in keys.filter(is_unwanted) {
                         let gone = client.delete_object().bucket(bucket).key(key).send().await;
                         gone.map_err(|e| aws::classify(e, format!("removing s3://{bucket}/{key}")))?;
                         removed += 1;
@@ -260,40 +263,44 @@ impl Store {
     }
 }
 
-fn remove_below(dir: &Path, unwanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<usize> {
-    let entries = match fs::read_dir(dir) {
+fn remove_below(root: &Path, below: &str, unwanted: &(dyn Fn(&str) -> bool + Sync)) -> Result<usize> {
+    let dir = root.join(below);
+    let entries = match fs::read_dir(&dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
-        Err(e) => return Err(disk("list", dir, e)),
+        Err(e) => return Err(disk("list", &dir, e)),
     };
-    let mut removed = 0;
+    let (mut removed, mut deeper) = (0, 0);
     for entry in entries {
-        let entry = entry.map_err(|e| disk("list", dir, e))?;
+        let entry = entry.map_err(|e| disk("list", &dir, e))?;
         let path = entry.path();
+        let key = key_of(below, &entry.file_name().to_string_lossy());
         if entry.file_type().map_err(|e| disk("list", &path, e))?.is_dir() {
-            removed += remove_below(&path, unwanted)?;
-        } else if unwanted(&entry.file_name().to_string_lossy()) {
+            deeper += remove_below(root, &key, unwanted)?;
+        } else if unwanted(&key) {
             fs::remove_file(&path).map_err(|e| disk("remove", &path, e))?;
             removed += 1;
         }
     }
     if removed > 0 {
-        sync_dir(dir)?;
+        sync_dir(&dir)?;
     }
-    Ok(removed)
+    Ok(removed + deeper)
 }
 
-fn rename(staged: &Path, to: &Path) -> Result<Published> {
+fn rename(staged: &Path, to: &Path, bytes: u64) -> Result<Published> {
     let Some(dir) = to.parent() else {
         return Err(Error::bug(format!("{} has no directory", to.display())));
     };
     create_dirs(dir)?;
     match fs::rename(staged, to) {
         Ok(()) => sync_dir(dir).map(|()| Published::Now),
-        Err(e) if e.kind() == ErrorKind::NotFound => {
-            let there = to.try_exists().map_err(|e| disk("read", to, e))?;
-            Ok(if there { Published::Before } else { Published::Gone })
-        }
+        Err(e) if e.kind() == ErrorKind::NotFound => match fs::metadata(to) {
+            Ok(there) if there.len() == bytes => Ok(Published::Before),
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(disk("read", to, e)),
+            // Not there, or not this one.
+            _ => Ok(Published::Gone),
+        },
         Err(e) => Err(disk("publish", to, e)),
     }
 }

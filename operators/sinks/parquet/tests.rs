@@ -1,7 +1,8 @@
 //! Crashes at every step: whatever is dropped, the lake ends with each row up to the checkpoint exactly once,
 //! and replaying the rest completes it.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, TimestampMicrosecondArray};

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::file::{Finished, Promised};
-use super::object::{CONTENT_TYPE, Object};
+use super::object::{CONTENT_TYPE, Object, SINGLE_PUT_BYTES};
 use super::store::Store;
 use crate::aws;
 
@@ -210,6 +210,15 @@ impl Object {
             .filter(|upload| upload.key() == Some(&self.key));
         for id in ours.filter_map(|upload| upload.upload_id()) {
             self.abort(id).await;
+        }
+    }
+
+    /// Sends the full parts of a whole file before the object is to be there; none where one request will do, or nothing
+    /// could be sent.
+    pub async fn send_ahead(&self, from: &Path, begun: Option<Upload>, bytes: u64) -> Option<Upload> {
+        match bytes > SINGLE_PUT_BYTES {
+            true => self.grow(from, begun, bytes).await,
+            false => None,
         }
     }
 

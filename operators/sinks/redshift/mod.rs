@@ -148,8 +148,11 @@ impl RedshiftOptions {
 }
 
 /// The run that the sink works for, where its pipeline has one per date.
-fn dated(_cx: &SinkContext) -> Option<Dated> {
-    None
+fn dated(cx: &SinkContext) -> Option<Dated> {
+    cx.run.as_ref().map(|run| Dated {
+        date: run.date,
+        attempt: run.attempt,
+    })
 }
 
 #[async_trait]

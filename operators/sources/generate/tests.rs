@@ -22,6 +22,7 @@ fn context(columns: &[(&str, DataType)], event_time: &str, options: Value) -> So
         .collect();
     let schema = Arc::new(Schema::new(fields));
     SourceContext {
+        run: None,
         pipeline: "p".into(),
         name: "s".into(),
         event_time: schema.index_of(event_time).expect("the event time"),

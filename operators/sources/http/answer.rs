@@ -9,7 +9,6 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 
-use super::options::HttpOptions;
 use crate::formats::json::Decoded;
 
 /// A transparent image of one pixel: the smallest GIF89a.
@@ -99,15 +98,19 @@ pub(super) fn options(allow: &'static str) -> Answer {
     answer
 }
 
-/// Lets the page at `origin` read the answer, if the source allows it. `sendBeacon` sends credentials, so
+/// Lets the page that sent the request read the answer, if its origin is one that is allowed. `sendBeacon` sends credentials, so
 /// the origin is named and `*` is not enough.
-pub(super) fn allow_origin(answer: &mut Answer, options: &HttpOptions, request: &HeaderMap) {
+pub(super) fn allow_origin(
+    answer: &mut Answer,
+    request: &HeaderMap,
+    allows: impl FnOnce(&HeaderValue) -> bool,
+) {
     let Some(origin) = request.get(header::ORIGIN) else {
         return;
     };
     let headers = answer.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    if options.allows(origin) {
+    if allows(origin) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
         headers.insert(
             header::ACCESS_CONTROL_ALLOW_CREDENTIALS,

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use millstream_engine::{Error, Result};
@@ -21,6 +21,7 @@ use super::connection;
 use super::endpoint::{Endpoint, Routes};
 use super::lane::{Crowd, Lane, Shared};
 use super::limits::Limits;
+use super::reads::Reads;
 use super::stats::{IngestStats, LaneStats};
 
 /// Connections the kernel may hold for us between two accepts: a burst at the rate of a busy site.
@@ -53,6 +54,7 @@ impl Ingest {
             routes: Routes::expecting(expected),
             limits,
             stats: (0..lanes).map(|_| LaneStats::default()).collect(),
+            reads: OnceLock::new(),
             stop: CancellationToken::new(),
         });
         let mut ended = Vec::new();
@@ -74,6 +76,12 @@ impl Ingest {
     /// The address it listens on, with the port that was chosen if none was given.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Has reads answered, where no source has their path. Once per server.
+    pub fn answer_reads(&self, reads: Reads) {
+        let set = self.shared.reads.set(reads);
+        assert!(set.is_ok(), "reads are set once");
     }
 
     /// Number of lanes; a source has a log for each.

@@ -3,9 +3,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -16,6 +17,7 @@ use super::body::Buffered;
 use super::endpoint::{Endpoint, Route, Routes, Table};
 use super::limits::Limits;
 use super::options::GIF;
+use super::reads::Reads;
 use super::stats::LaneStats;
 
 /// What all lanes share.
@@ -23,6 +25,8 @@ pub(super) struct Shared {
     pub routes: Routes,
     pub limits: Limits,
     pub stats: Vec<LaneStats>,
+    /// What is answered elsewhere.
+    pub reads: OnceLock<Reads>,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
 }
@@ -91,7 +95,18 @@ impl Lane {
         self.follow();
         let table = self.table.borrow();
         let all_open = table.values().all(|route| matches!(route, Route::Open(_)));
-        !table.is_empty() && all_open && !self.shared.stop.is_cancelled()
+        let any = !table.is_empty() || self.shared.reads.get().is_some();
+        any && all_open && !self.shared.stop.is_cancelled()
+    }
+
+    /// Whether pages of `origin` may read the answers of any source.
+    pub fn allows(&self, origin: &HeaderValue) -> bool {
+        self.follow();
+        let table = self.table.borrow();
+        table.is_empty()
+            || table
+                .values()
+                .any(|route| matches!(route, Route::Open(of) if of.options.allows(origin)))
     }
 
     /// Waits until everything this lane took is on disk or refused.

@@ -36,6 +36,11 @@ pub(super) async fn answer(lane: &Lane, peer: IpAddr, request: Request<Incoming>
         Found::Away => return away(),
         Found::Broken => return broken(),
         Found::Unknown => {
+            if let Some(reads) = lane.shared.reads.get().filter(|reads| reads.take(path)) {
+                let mut answer = reads.answer(&head).await;
+                answer::allow_origin(&mut answer, &head.headers, |origin| lane.allows(origin));
+                return answer;
+            }
             let message = format!("no source has the path {path:?}");
             return answer::error(StatusCode::NOT_FOUND, &message);
         }
@@ -50,7 +55,8 @@ pub(super) async fn answer(lane: &Lane, peer: IpAddr, request: Request<Incoming>
         (true, &Method::OPTIONS) => answer::options(GIF_METHODS),
         (true, _) => answer::method_not_allowed(GIF_METHODS),
     };
-    answer::allow_origin(&mut answer, &source.endpoint.options, &head.headers);
+    let options = &source.endpoint.options;
+    answer::allow_origin(&mut answer, &head.headers, |origin| options.allows(origin));
     answer
 }
 

@@ -177,6 +177,7 @@ pub(super) mod tests {
 
     fn source(data_dir: PathBuf, start: Start) -> KinesisSource {
         let cx = SourceContext {
+            run: None,
             pipeline: "p".into(),
             name: "s".into(),
             schema: Arc::new(Schema::empty()),

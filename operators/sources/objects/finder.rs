@@ -14,7 +14,7 @@ use millstream_engine::source::{Offset, Offsets, PartitionId, Partitions};
 use tokio::time::Instant;
 
 use super::known::Known;
-use super::names::Selection;
+use super::names::Selections;
 use super::notices::{Notice, Notices};
 use super::options::{Place, Settings};
 use super::progress::{At, Object, has_ended};
@@ -39,7 +39,7 @@ const LOOKS: usize = 16;
 /// What is to be read.
 pub(super) struct Finder {
     store: Arc<Store>,
-    selection: Selection,
+    selections: Selections,
     follow: bool,
     poll: Duration,
     settle: Option<Duration>,
@@ -62,7 +62,7 @@ impl Finder {
         };
         Finder {
             store,
-            selection: settings.selection.clone(),
+            selections: settings.selections.clone(),
             follow: settings.follow,
             poll: settings.poll,
             settle,
@@ -136,7 +136,7 @@ impl Finder {
         let (found, mut is_cut) = (&mut self.found, false);
         let remembers_all = self.settle.is_none();
         let mut there = HashSet::new();
-        let each = |object: Object| {
+        let mut each = |object: Object| {
             if remembers_all {
                 there.insert(object.id());
             }
@@ -148,7 +148,10 @@ impl Finder {
                 is_cut = true;
             }
         };
-        self.store.list(&self.selection, each).await?;
+        for selection in &self.selections.0 {
+            // What two paths select is the same partition.
+            self.store.list(selection, &mut each).await?;
+        }
         self.is_cut = is_cut;
         self.listed = Some(Instant::now());
         Ok(match remembers_all {
@@ -183,7 +186,7 @@ impl Finder {
 
     /// The objects a message names, as they are now.
     async fn look(&self, notice: Notice) -> Result<(String, Vec<Object>)> {
-        let keys = notice.keys.into_iter().filter(|key| self.selection.takes(key));
+        let keys = notice.keys.into_iter().filter(|key| self.selections.takes(key));
         let looks = keys.map(|key| async move { self.store.head(&key).await });
         let objects: Vec<Option<Object>> = futures::stream::iter(looks)
             .buffer_unordered(LOOKS)

@@ -13,7 +13,18 @@ const FOLDERS: MatchOptions = MatchOptions {
 /// Endings of names that are still being written.
 const UNFINISHED: [&str; 2] = [".tmp", ".part"];
 
-/// The names that a source reads.
+/// The names that a source reads: those of any of its paths.
+#[derive(Clone, Debug)]
+pub(super) struct Selections(pub Vec<Selection>);
+
+impl Selections {
+    /// Whether a name is read.
+    pub fn takes(&self, name: &str) -> bool {
+        self.0.iter().any(|one| one.takes(name))
+    }
+}
+
+/// The names of one path.
 #[derive(Clone, Debug)]
 pub(super) struct Selection {
     /// What all of them start with, without `/` at its end: a folder, or one name.

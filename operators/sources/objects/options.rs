@@ -7,7 +7,7 @@ use millstream_engine::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::names::Selection;
+use super::names::{Selection, Selections};
 use crate::aws::AwsOptions;
 
 /// Asking for new objects more often costs more than it brings.
@@ -16,9 +16,9 @@ const SHORTEST_POLL: Duration = Duration::from_millis(100);
 /// The objects below a prefix of an S3 bucket.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct S3Options {
-    /// `s3://bucket/prefix`, one object, or a glob such as `s3://bucket/raw/2026/*/*.gz`, where `**` is any folders.
-    #[schemars(regex(pattern = r"^s3://[^/]+"))]
-    pub path: String,
+    /// `s3://bucket/prefix`, one object, or a glob such as `s3://bucket/raw/2026/*/*.gz`, where `**` is any folders; or
+    /// a list of them, all of one bucket.
+    pub path: S3Paths,
     /// Only objects whose name fits this glob, such as `*.gz`; with a `/` in it, whose key below the prefix does.
     #[serde(default)]
     pub include: Option<String>,
@@ -51,8 +51,9 @@ pub struct S3Options {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FileOptions {
-    /// A directory, a file, or a glob such as `raw/2026/*/*.gz`, where `**` is any directories.
-    pub path: String,
+    /// A directory, a file, or a glob such as `raw/2026/*/*.gz`, where `**` is any directories; or a list of them. In a
+    /// dated run one that does not exist holds no rows.
+    pub path: Paths,
     /// Only files whose name fits this glob, such as `*.gz`; with a `/` in it, whose path below the directory does.
     #[serde(default)]
     pub include: Option<String>,
@@ -70,6 +71,34 @@ pub struct FileOptions {
     #[serde(default)]
     pub records: Option<String>,
 }
+
+/// One path or several.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Paths {
+    /// The one.
+    One(String),
+    /// Each of these.
+    Many(#[schemars(length(min = 1))] Vec<String>),
+}
+
+/// One path of S3 or several.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum S3Paths {
+    /// The one.
+    One(S3Path),
+    /// Each of these.
+    Many(#[schemars(length(min = 1))] Vec<S3Path>),
+}
+
+/// `s3://bucket/prefix`, one object, or a glob.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct S3Path(
+    #[schemars(regex(pattern = r"^s3://[^/]+"))]
+    String,
+);
 
 /// How rows are written. All but Parquet may be packed by gzip or zstd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -95,7 +124,7 @@ fn default_settle() -> Span {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub place: Place,
-    pub selection: Selection,
+    pub selections: Selections,
     pub follow: bool,
     pub poll: Duration,
     pub format: Option<Format>,
@@ -117,14 +146,21 @@ pub(super) enum Place {
 impl S3Options {
     /// Refuses what the schema cannot.
     pub(super) fn check(self) -> Result<Settings> {
-        let (path, queue) = (&self.path, self.notifications);
-        let rest = path.strip_prefix("s3://").unwrap_or_default();
-        let (bucket, below) = rest.split_once('/').unwrap_or((rest, ""));
-        if bucket.is_empty() || bucket.contains(['*', '?', '[']) {
-            return Err(Error::config(format!(
-                "path {path:?} names no bucket; write s3://bucket/prefix"
-            )));
+        let queue = self.notifications;
+        let mut bucket = None;
+        let mut selections = Vec::new();
+        for path in self.path.all() {
+            let (of, below) = bucket_of(path)?;
+            match bucket.replace(of) {
+                Some(other) if other != of => {
+                    return Err(Error::config(format!(
+                        "path: {path:?} is not in bucket {other:?}; write a source for each bucket"
+                    )));
+                }
+                _ => selections.push(Selection::new(below, self.include.as_deref())?),
+            }
         }
+        let bucket = bucket.ok_or_else(no_path)?.to_owned();
         if let Some(url) = &queue {
             if !self.follow {
                 return Err(Error::config(
@@ -139,15 +175,14 @@ impl S3Options {
         }
         self.aws.check()?;
         let place = Place::S3 {
-            bucket: bucket.into(),
+            bucket,
             aws: self.aws,
             queue,
             settle: self.settle.0,
         };
-        let selection = Selection::new(below, self.include.as_deref())?;
         settings(
             place,
-            selection,
+            selections,
             (self.follow, self.poll),
             (self.format, self.records),
         )
@@ -157,35 +192,75 @@ impl S3Options {
 impl FileOptions {
     /// Refuses what the schema cannot.
     pub(super) fn check(self) -> Result<Settings> {
-        let path = self.path.strip_prefix("file://").unwrap_or(&self.path);
-        if path.is_empty() || path.contains("://") {
-            return Err(Error::config(format!(
-                "path {:?} is not on a disk; write a directory, a file or a glob",
-                self.path
-            )));
+        let mut selections = Vec::new();
+        for typed in self.path.all() {
+            let path = typed.strip_prefix("file://").unwrap_or(typed);
+            if path.is_empty() || path.contains("://") {
+                return Err(Error::config(format!(
+                    "path {typed:?} is not on a disk; write a directory, a file or a glob"
+                )));
+            }
+            selections.push(Selection::new(path, self.include.as_deref())?);
         }
-        let selection = Selection::new(path, self.include.as_deref())?;
         settings(
             Place::Disk,
-            selection,
+            selections,
             (self.follow, self.poll),
             (self.format, self.records),
         )
     }
 }
 
+impl Paths {
+    fn all(&self) -> &[String] {
+        match self {
+            Paths::One(path) => std::slice::from_ref(path),
+            Paths::Many(paths) => paths,
+        }
+    }
+}
+
+impl S3Paths {
+    fn all(&self) -> impl Iterator<Item = &str> {
+        let all = match self {
+            S3Paths::One(path) => std::slice::from_ref(path),
+            S3Paths::Many(paths) => paths,
+        };
+        all.iter().map(|path| path.0.as_str())
+    }
+}
+
+/// The bucket of a path, and what follows it.
+fn bucket_of(path: &str) -> Result<(&str, &str)> {
+    let rest = path.strip_prefix("s3://").unwrap_or_default();
+    let (bucket, below) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() || bucket.contains(['*', '?', '[']) {
+        return Err(Error::config(format!(
+            "path {path:?} names no bucket; write s3://bucket/prefix"
+        )));
+    }
+    Ok((bucket, below))
+}
+
+fn no_path() -> Error {
+    Error::config("path is an empty list; name what is to be read")
+}
+
 fn settings(
     place: Place,
-    selection: Selection,
+    selections: Vec<Selection>,
     (follow, poll): (bool, Span),
     (format, records): (Option<Format>, Option<String>),
 ) -> Result<Settings> {
+    if selections.is_empty() {
+        return Err(no_path());
+    }
     if poll.0 < SHORTEST_POLL {
         return Err(Error::config(format!("poll must be at least {SHORTEST_POLL:?}")));
     }
     Ok(Settings {
         place,
-        selection,
+        selections: Selections(selections),
         follow,
         poll: poll.0,
         format,

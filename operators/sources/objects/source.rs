@@ -57,7 +57,11 @@ impl ObjectSource {
     /// Opens the source. Makes no request.
     pub fn new(settings: Settings, cx: SourceContext) -> ObjectSource {
         let (store, notices) = match settings.place.clone() {
-            Place::Disk => (Store::Disk, None),
+            Place::Disk => {
+                // On a date without rows nobody has made its directory.
+                let may_be_absent = cx.run.is_some();
+                (Store::Disk { may_be_absent }, None)
+            }
             Place::S3 {
                 bucket, aws, queue, ..
             } => {

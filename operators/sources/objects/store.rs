@@ -36,7 +36,10 @@ const CHANGED: &str = "it was overwritten before it was read to its end";
 
 /// A place that has objects.
 pub(super) enum Store {
-    Disk,
+    Disk {
+        /// Whether a path that does not exist holds no rows; else it is taken for a mistake.
+        may_be_absent: bool,
+    },
     S3 {
         bucket: String,
         aws: AwsOptions,
@@ -84,7 +87,7 @@ impl Store {
     /// What people call an object.
     pub fn url(&self, key: &str) -> String {
         match self {
-            Store::Disk => key.into(),
+            Store::Disk { .. } => key.into(),
             Store::S3 { bucket, .. } => format!("s3://{bucket}/{key}"),
         }
     }
@@ -92,9 +95,9 @@ impl Store {
     /// Gives each object of the selection there is.
     pub async fn list(&self, selection: &Selection, mut each: impl FnMut(Object) + Send) -> Result<()> {
         match self {
-            Store::Disk => {
-                let selection = selection.clone();
-                let files = tokio::task::spawn_blocking(move || files(&selection)).await;
+            Store::Disk { may_be_absent } => {
+                let (selection, may_be_absent) = (selection.clone(), *may_be_absent);
+                let files = tokio::task::spawn_blocking(move || files(&selection, may_be_absent)).await;
                 let files = files.map_err(|e| Error::bug(format!("listing files: {e}")))??;
                 files.into_iter().for_each(each);
                 Ok(())
@@ -135,7 +138,7 @@ impl Store {
     pub async fn download(&self, object: &Object, from: u64) -> Result<Download> {
         let failure = Failure::default();
         match self {
-            Store::Disk => {
+            Store::Disk { .. } => {
                 let mut file = open(object)?;
                 let moved = file.seek(SeekFrom::Start(from));
                 moved.map_err(|e| cannot_read(&object.key, &e))?;
@@ -178,7 +181,7 @@ impl Store {
         failure: &Failure,
     ) -> Result<Box<dyn AsyncFileReader>> {
         Ok(match self.as_ref() {
-            Store::Disk => Box::new(tokio::fs::File::from_std(open(object)?)),
+            Store::Disk { .. } => Box::new(tokio::fs::File::from_std(open(object)?)),
             Store::S3 { .. } => Box::new(Ranges::new(self, object, failure)),
         })
     }
@@ -206,7 +209,7 @@ impl Store {
 
     async fn client(&self) -> Result<&Client> {
         match self {
-            Store::Disk => Err(Error::bug("a disk has no client")),
+            Store::Disk { .. } => Err(Error::bug("a disk has no client")),
             Store::S3 { aws, client, .. } => client.get_or_try_init(|| aws::s3(aws)).await,
         }
     }
@@ -306,12 +309,17 @@ fn cannot_read(path: &str, e: &io::Error) -> Error {
 }
 
 /// The files of a selection.
-fn files(selection: &Selection) -> Result<Vec<Object>> {
+fn files(selection: &Selection, may_be_absent: bool) -> Result<Vec<Object>> {
     let root = selection.root();
     let from = if root.is_empty() { "." } else { root };
-    let metadata =
-        std::fs::metadata(from).map_err(|e| Error::config(format!("cannot read {from}: {e}; check path")))?;
     let mut found = Vec::new();
+    let metadata = match std::fs::metadata(from) {
+        Err(e) if e.kind() == ErrorKind::NotFound && may_be_absent => {
+            tracing::info!(path = from, "there is no such directory: no rows");
+            return Ok(found);
+        }
+        metadata => metadata.map_err(|e| Error::config(format!("cannot read {from}: {e}; check path")))?,
+    };
     match metadata.is_dir() {
         true => walk(root, selection, &mut found)?,
         false if selection.takes(root) => found.push(of_file(root.into(), &metadata)),

@@ -9,7 +9,9 @@ use ::parquet::file::properties::WriterProperties;
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use futures::StreamExt;
+use millstream_engine::ErrorClass;
 use millstream_engine::metrics::Counters;
+use millstream_engine::run::DatedRun;
 use millstream_engine::source::{Offset, Offsets, PartitionId, Partitions};
 use millstream_engine::time::timestamp_type;
 use serde_json::json;
@@ -30,7 +32,17 @@ fn schema() -> arrow::datatypes::SchemaRef {
 }
 
 fn source(options: serde_json::Value) -> Arc<dyn Source> {
+    source_of(None, options)
+}
+
+/// The source of a dated run, or of a pipeline that streams.
+fn source_of(run: Option<&str>, options: serde_json::Value) -> Arc<dyn Source> {
+    let run = run.map(|date| DatedRun {
+        date: date.parse().unwrap(),
+        attempt: 1,
+    });
     let cx = SourceContext {
+        run,
         pipeline: "p".into(),
         name: "s".into(),
         schema: schema(),
@@ -325,6 +337,7 @@ async fn a_stop_ends_a_stream_without_saying_that_the_file_has_ended() {
     std::fs::write(dir.path().join("a"), lines(0..ROWS)).unwrap();
     let stop = CancellationToken::new();
     let cx = SourceContext {
+        run: None,
         pipeline: "p".into(),
         name: "s".into(),
         schema: schema(),
@@ -358,6 +371,12 @@ fn keys_are_checked() {
         (json!({ "path": "s3://b" }), ""),
         (json!({ "path": "s3:///p" }), "names no bucket"),
         (json!({ "path": "s3://*/p" }), "names no bucket"),
+        (json!({ "path": ["s3://b/p", "s3://b/q/*"] }), ""),
+        (
+            json!({ "path": ["s3://b/p", "s3://c/q"] }),
+            "path: \"s3://c/q\" is not in bucket \"b\"",
+        ),
+        (json!({ "path": [] }), "path is an empty list"),
         (json!({ "include": "[" }), "include \"[\" is not a glob"),
         (json!({ "poll": "1ms" }), "poll must be at least 100ms"),
         (json!({ "notifications": "https://sqs/q" }), "add follow = true"),
@@ -381,4 +400,40 @@ fn keys_are_checked() {
             .contains("is not on a disk")
     );
     assert!(file("").is_err());
+}
+
+#[tokio::test]
+async fn several_paths_are_one_source_and_what_two_of_them_name_is_read_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let day = |day: &str| format!("{}/day={day}", dir.path().display());
+    for (name, numbers) in [("23", 0..3), ("24", 3..5), ("25", 5..9)] {
+        std::fs::create_dir(day(name)).unwrap();
+        std::fs::write(day(name) + "/a.json", lines(numbers)).unwrap();
+    }
+    for (run, paths, expect) in [
+        (None, json!([day("23"), day("24")]), Some(5)),
+        (
+            None,
+            json!([day("23"), format!("{}/day=2[34]/*", dir.path().display())]),
+            Some(5),
+        ),
+        // Nothing was written on the 26th: a date without rows, or a path that is misspelt.
+        (Some("2026-11-25"), json!([day("25"), day("26")]), Some(4)),
+        (None, json!([day("25"), day("26")]), None),
+    ] {
+        let source = source_of(run, json!({ "path": paths }));
+        let found = source.partitions(&Offsets::new()).await;
+        let Some(expect) = expect else {
+            let error = found.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Config);
+            assert!(error.to_string().contains("day=26"), "{error}");
+            continue;
+        };
+        let mut numbers = Vec::new();
+        for (id, from) in found.unwrap().open {
+            numbers.extend(read(&source, &id, from.unwrap()).await.numbers);
+        }
+        let distinct: BTreeSet<_> = numbers.iter().collect();
+        assert_eq!((numbers.len(), distinct.len()), (expect, expect), "{paths}");
+    }
 }

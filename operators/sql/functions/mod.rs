@@ -33,7 +33,7 @@ pub(super) use self::window::{
 };
 
 /// The functions that are the same in every query.
-pub(super) fn scalar_functions() -> impl Iterator<Item = ScalarUDF> {
+pub(crate) fn scalar_functions() -> impl Iterator<Item = ScalarUDF> {
     let all = [
         url::FUNCTIONS,
         user_agent::FUNCTIONS,

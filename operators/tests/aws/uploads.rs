@@ -150,7 +150,7 @@ fn upload_of(what: &Committable) -> Option<Upload> {
 }
 
 /// Rows whose numbers encode to eight bytes each.
-fn numbers(n: std::ops::Range<i64>) -> RecordBatch {
+pub fn numbers(n: std::ops::Range<i64>) -> RecordBatch {
     let t = TimestampMicrosecondArray::from_iter_values(n.clone().map(scatter));
     let n = Int64Array::from_iter_values(n.map(scatter));
     RecordBatch::try_new(rows(0..0).schema(), vec![Arc::new(t), Arc::new(n)]).unwrap()

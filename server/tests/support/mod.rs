@@ -299,6 +299,16 @@ pub fn post(base: &str, path: &str, body: &str) -> (u16, String) {
     request(base, &(head + body))
 }
 
+/// A request with headers, each `name: value`. Gives status, head and body of the answer.
+pub fn ask(base: &str, line: &str, headers: &[&str], body: &str) -> (u16, String, String) {
+    let mut head = format!("{line} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", host(base));
+    for header in headers {
+        head += &format!("{header}\r\n");
+    }
+    head += &format!("content-length: {}\r\n\r\n", body.len());
+    whole(base, &(head + body))
+}
+
 /// Puts an object, `bucket/key`, on an emulator, which asks for no signature.
 pub fn put_object(endpoint: &str, path: &str, text: &str) {
     let head = format!(
@@ -316,6 +326,11 @@ fn host(base: &str) -> &str {
 
 /// One exchange; status 0 when there is no answer.
 fn request(base: &str, bytes: &str) -> (u16, String) {
+    let (status, _, body) = whole(base, bytes);
+    (status, body)
+}
+
+fn whole(base: &str, bytes: &str) -> (u16, String, String) {
     let exchange = || -> std::io::Result<String> {
         let mut socket = TcpStream::connect(host(base))?;
         socket.set_read_timeout(Some(PATIENCE))?;
@@ -328,7 +343,8 @@ fn request(base: &str, bytes: &str) -> (u16, String) {
     let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-    (status, if chunked { unchunk(body) } else { body.into() })
+    let body = if chunked { unchunk(body) } else { body.into() };
+    (status, head.into(), body)
 }
 
 fn unchunk(body: &str) -> String {

@@ -23,6 +23,7 @@ struct Taken {
     requests: u64,
     repeated: u64,
     by_key: BTreeMap<String, Vec<u8>>,
+    signatures: BTreeMap<String, String>,
     /// Keys that came again with another body: rows would be lost at a receiver that knows the key.
     differing: Vec<String>,
 }
@@ -52,6 +53,14 @@ impl Receiver {
         let rows = lines.filter(|line| !line.is_empty());
         rows.map(|line| serde_json::from_slice(line).expect("JSON lines"))
             .collect()
+    }
+
+    /// The body and signature that came under each key.
+    pub fn signed(&self) -> BTreeMap<String, (Vec<u8>, String)> {
+        let taken = self.taken.lock().expect("the receiver does not panic");
+        let signature = |key: &String| taken.signatures.get(key).cloned().unwrap_or_default();
+        let one = |(key, body): (&String, &Vec<u8>)| (key.clone(), (body.clone(), signature(key)));
+        taken.by_key.iter().map(one).collect()
     }
 
     /// Writes all rows as JSON lines.
@@ -97,6 +106,9 @@ fn answer(stream: TcpStream, taken: &Mutex<Taken>, seed: u64) -> std::io::Result
         _ => "200 OK",
     };
     if status.starts_with("200") {
+        if let Some(signature) = headers.remove("millstream-signature") {
+            taken.signatures.insert(key.clone(), signature);
+        }
         taken.take(key, body);
     }
     if (taken.requests + seed) % 8 == 4 {

@@ -202,6 +202,7 @@ impl House {
             ],
         };
         SourceContext {
+            run: None,
             pipeline: "advertising".into(),
             name: name.into(),
             schema: Arc::new(Schema::new(fields)),

@@ -1,4 +1,4 @@
-//! Rows on their way out: a local Arrow file per checkpoint, read back in chunks.
+//! Rows on their way to a table: a local Arrow file per checkpoint, read back in batches or in chunks of one size.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind};
@@ -13,9 +13,9 @@ use arrow::ipc::writer::StreamWriter;
 use millstream_engine::message::Epoch;
 use millstream_engine::{Error, Result};
 
-use super::super::disk::cannot;
-pub(super) use super::super::outbox::Sealed;
-use super::super::outbox::{OutboxFiles, unreadable};
+use super::disk::cannot;
+pub(super) use super::outbox::Sealed;
+use super::outbox::{OutboxFiles, unreadable};
 
 /// The rows of one sink that wait.
 pub(super) struct Outbox {
@@ -61,12 +61,27 @@ impl Outbox {
     }
 }
 
+/// The rows of an outbox file.
+pub(super) type Rows = StreamReader<BufReader<File>>;
+
+/// Opens an outbox file, batch by batch as it was written; none if it does not exist. Blocks.
+pub(super) fn rows(path: &Path) -> Result<Option<Rows>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(unreadable(path, e)),
+    };
+    StreamReader::try_new(BufReader::new(file), None)
+        .map(Some)
+        .map_err(|e| unreadable(path, e))
+}
+
 /// Reads an outbox file chunk by chunk.
 pub(super) struct Chunks {
     path: PathBuf,
     schema: SchemaRef,
     /// None while a task reads.
-    reader: Option<StreamReader<BufReader<File>>>,
+    reader: Option<Rows>,
     /// Read, and not given out yet.
     rest: Option<RecordBatch>,
 }
@@ -74,12 +89,9 @@ pub(super) struct Chunks {
 impl Chunks {
     /// None if the file does not exist.
     pub fn open(path: PathBuf) -> Result<Option<Chunks>> {
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(unreadable(&path, e)),
+        let Some(reader) = rows(&path)? else {
+            return Ok(None);
         };
-        let reader = StreamReader::try_new(BufReader::new(file), None).map_err(|e| unreadable(&path, e))?;
         Ok(Some(Chunks {
             path,
             schema: reader.schema(),
