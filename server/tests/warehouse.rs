@@ -240,17 +240,6 @@ impl Cluster {
             postgres::url(port)
         )
     }
-
-    /// An independent parser knows every statement as Redshift's.
-    fn check_statements(&self) {
-        let statements = self.redshift.statements();
-        assert!(statements.len() > 10, "{statements:?}");
-        let lines: Vec<String> = statements.iter().map(|sql| json!(sql).to_string()).collect();
-        let file = tempfile::NamedTempFile::new().expect("a temporary file");
-        std::fs::write(file.path(), lines.join("\n")).expect("a writable file");
-        let unknown = python_json("redshift_sql.py", &[&file.path().display().to_string()], &[]);
-        assert_eq!(unknown, json!([]));
-    }
 }
 
 /// Killed around COPY and COMMIT, then with a new column in the middle and wider text.
@@ -336,7 +325,7 @@ fn redshift_gets_rows_once_by_manifest_and_its_table_grows() {
     );
     assert!(has("COPY \"public\".\"orders\" FROM 's3://"), "{said:?}");
     assert!(has("COPY \"millstream_stage\" FROM 's3://"), "{said:?}");
-    cluster.check_statements();
+    redshift::check_statements(&cluster.redshift.statements());
 }
 
 /// With one more column in the middle.
@@ -391,7 +380,7 @@ fn rows_are_merged_and_grow_old() {
         said.iter().any(|sql| sql == "ANALYZE \"public\".\"orders\""),
         "{said:?}"
     );
-    cluster.check_statements();
+    redshift::check_statements(&cluster.redshift.statements());
 }
 
 fn utc_day(seconds: i64) -> String {
