@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use millstream_engine::ErrorClass;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::run::DatedRun;
@@ -62,6 +63,17 @@ fn redshift_with_credentials() {
         "iam_role": "default" });
     scenario(&tables, &options);
     shows_partitions(&tables, &redshift, &options);
+    redshift::check_statements(&redshift.statements());
+
+    let tables = Postgres::start();
+    let redshift = Redshift::start(&tables, &endpoint);
+    let api = redshift::data_api::start(&redshift, &tables, &endpoint);
+    let api = json!({ "cluster": "warehouse", "user": "loader", "database": "shop", "endpoint": api });
+    let staging = format!("s3://{BUCKET}/by-api");
+    scenario(
+        &tables,
+        &json!({ "data_api": api, "staging": staging, "iam_role": "default" }),
+    );
     redshift::check_statements(&redshift.statements());
 }
 
@@ -147,6 +159,20 @@ fn scenario(warehouse: &Postgres, options: &Value) {
         "d9@2026-11-23 a3@2026-11-24 c3@2026-11-24",
         "a later date holds"
     );
+    let both = Sink {
+        dir: dir.path(),
+        options,
+        more: json!({}),
+        table: "raced",
+    };
+    runtime.block_on(async {
+        let what = both.transform("2026-11-24", 1, &[("a", 1)]).await;
+        tokio::join!(
+            both.load("2026-11-24", 1, &what),
+            both.load("2026-11-24", 1, &what)
+        );
+    });
+    assert_eq!(all("raced"), "a1@2026-11-24", "of two processes one loads");
     let details = warehouse.value("SELECT details FROM newest WHERE name = 'd'");
     assert_eq!(details.as_deref(), Some("{\"n\": 9}"));
 }
@@ -221,9 +247,10 @@ impl Sink<'_> {
             .open(self.context(date, attempt))
             .await
             .expect("it opens");
-        sink.commit(Epoch(1), what.clone())
-            .await
-            .expect("rows are loaded");
+        // As the runtime tries again.
+        while let Err(e) = sink.commit(Epoch(1), what.clone()).await {
+            assert!(matches!(e.class(), ErrorClass::Retry { .. }), "{e}");
+        }
     }
 
     fn context(&self, date: &str, attempt: u32) -> SinkContext {

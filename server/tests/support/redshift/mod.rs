@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 mod copy;
+pub mod data_api;
 pub mod fates;
 mod grammar;
 pub mod postgres;
