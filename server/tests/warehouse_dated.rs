@@ -63,6 +63,7 @@ fn redshift_with_credentials() {
         "iam_role": "default" });
     scenario(&tables, &options);
     shows_partitions(&tables, &redshift, &options);
+    refuses_as_redshift_does(&tables, &redshift, &endpoint, &options);
     redshift::check_statements(&redshift.statements());
 
     let tables = Postgres::start();
@@ -175,6 +176,47 @@ fn scenario(warehouse: &Postgres, options: &Value) {
     assert_eq!(all("raced"), "a1@2026-11-24", "of two processes one loads");
     let details = warehouse.value("SELECT details FROM newest WHERE name = 'd'");
     assert_eq!(details.as_deref(), Some("{\"n\": 9}"));
+}
+
+/// The stand-in itself: a width in bytes, and a manifest without lengths. The sink would have done neither.
+fn refuses_as_redshift_does(tables: &Postgres, redshift: &Redshift, endpoint: &str, options: &Value) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let sink = Sink {
+        dir: dir.path(),
+        options,
+        more: json!({}),
+        table: "narrow",
+    };
+    support::put_object(
+        endpoint,
+        &format!("{BUCKET}/without-lengths"),
+        r#"{"entries":[{"url":"s3://x/y","mandatory":true}]}"#,
+    );
+    runtime.expect("a runtime").block_on(async {
+        let staged = sink.transform("2026-11-24", 1, &[("é", 1), ("éé", 2)]).await;
+        let manifest = staged.0["loads"][0]["manifest"].as_str().expect("a manifest").to_string();
+        let client = redshift::postgres::connect(redshift.port).await.expect("it takes connections");
+        let create = "CREATE TABLE IF NOT EXISTS \"public\".\"narrow\" (\"name\" varchar(3), \"height\" smallint, \
+                      \"details\" varchar(99), \"run_date\" date)";
+        client.simple_query(create).await.expect("it is created");
+        for (manifest, says) in [
+            (manifest, "Check 'stl_load_errors'"),
+            (format!("s3://{BUCKET}/without-lengths"), "meta.content_length"),
+        ] {
+            let copy = format!(
+                "COPY \"public\".\"narrow\" FROM '{manifest}' IAM_ROLE default FORMAT AS PARQUET MANIFEST"
+            );
+            let refused = client.simple_query(&copy).await.expect_err("it is refused");
+            let refused = refused.as_db_error().expect("an error of the warehouse").message();
+            assert!(refused.contains(says), "{refused}");
+        }
+    });
+    let written =
+        tables.query("SELECT trim(column_name), line_number, trim(error_message) FROM sys_load_error_detail");
+    let expect = ["name", "2", "String length exceeds DDL length"].map(|v| Some(v.to_string()));
+    assert_eq!(written, [expect]);
+    assert_eq!(tables.value("SELECT count(*) FROM narrow").as_deref(), Some("0"));
 }
 
 /// A new external table, and a partition for each date.
