@@ -205,6 +205,32 @@ fn walk(dir: &Path) -> Vec<std::path::PathBuf> {
     found.collect()
 }
 
+/// Rows gather over checkpoints, and over kills, until they are due: here, at the stop.
+#[test]
+fn rows_that_wait_survive_kills_and_are_one_load() {
+    let warehouse = Postgres::start();
+    let options = format!("{POSTGRES}url = \"{}\"\n", warehouse.url()).replace("300ms", "1h");
+    let site = Site::new(ORDERS, &options);
+    for life in 0..3 {
+        let it = site.start();
+        send(&it, &(life * 40..(life + 1) * 40).map(order).collect::<Vec<_>>());
+        it.wait_for("a checkpoint with the rows", || {
+            let manifest = support::newest_manifest(site.path(), "shop").to_string();
+            manifest.matches("\"part-").count() + manifest.matches("/part-").count() > life as usize
+        });
+        it.kill();
+    }
+    assert_eq!(there(&warehouse), (-1, -1), "nothing is due");
+    site.stop(site.start());
+    assert_eq!(there(&warehouse), (120, 120), "{}", log(site.path()));
+    assert_eq!(
+        warehouse
+            .value("SELECT count(*) FROM millstream_ledger")
+            .as_deref(),
+        Some("1")
+    );
+}
+
 /// Redshift's stand-in, its tables, and a bucket to stage in.
 struct Cluster {
     redshift: Redshift,

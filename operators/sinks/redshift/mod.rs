@@ -335,6 +335,7 @@ impl RedshiftSink {
         if let Some(dated) = self.form.dated {
             self.state.next_load = dated.attempt.into();
             // Of an attempt that did not end, or whose rows are about to be replaced.
+            self.stage.forget(&self.state.series)?;
             self.stage
                 .place
                 .clear(&format!("{}/", self.state.series), |_| true)
@@ -346,10 +347,10 @@ impl RedshiftSink {
 
     /// Goes on from a checkpoint; what was staged after it is staged again.
     async fn recover(&mut self, promise: Promise) -> Result<()> {
-        self.stage.forget();
         if promise.series.is_empty() {
             return Ok(());
         }
+        self.stage.forget(&promise.series)?;
         let (part, load) = (
             part_name(&promise.series, promise.next_part),
             load_name(&promise.series, promise.next_load),
