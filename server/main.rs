@@ -15,9 +15,9 @@ mod monitor;
 mod notify;
 mod pipelines;
 mod preview;
+mod query;
 #[allow(dead_code, reason = "the loop comes with the next changes")]
 mod scheduler;
-mod query;
 mod service;
 mod signals;
 mod testing;

@@ -47,9 +47,7 @@ impl Column {
         }
         let has_default = words.iter().any(|w| w.eq_ignore_ascii_case("default"));
         if added && !has_default {
-            if let Some(at) = words.iter().position(|w| w.eq_ignore_ascii_case("not")) {
-                words.drain(at..(at + 2).min(words.len()));
-            }
+            remove(&mut words, "not", 2);
         }
         let of = self.of()?.sql(dialect);
         Ok([vec![ident(&self.name), of], words].concat().join(" "))

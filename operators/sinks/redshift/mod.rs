@@ -12,29 +12,27 @@
 //! stops the pipeline with what it says of it. Rows that it would refuse for certain (text wider than the column, a
 //! zero byte, a key that is NULL) do not get there: they go to `<sink>.rejected` with the reason.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Date32Array, Int64Array, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use async_trait::async_trait;
-use chrono::NaiveDate;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
 use millstream_engine::source::options;
 use millstream_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use self::columns::{Column, ROW_NUMBER, Staged};
+use self::columns::Column;
 use self::external::ExternalTable;
+use self::form::Form;
 use self::load::{Loader, Warehouse};
 pub use self::options::RedshiftOptions;
 use self::options::Vacuum;
 use self::session::Address;
 use self::sql::check_text;
 use self::stage::{Part, Place, Stage, split};
-use self::table::{Dated, Load, Replace, Target};
+use self::table::{Dated, Load, Target};
 use super::rejected::RejectedRows;
 use super::{new_series, promise, promised};
 use crate::aws;
@@ -46,6 +44,7 @@ mod data_api;
 mod evolve;
 mod external;
 mod failure;
+mod form;
 mod load;
 mod options;
 mod plan;
@@ -148,8 +147,11 @@ impl RedshiftOptions {
 }
 
 /// The run that the sink works for, where its pipeline has one per date.
-fn dated(_cx: &SinkContext) -> Option<Dated> {
-    None
+fn dated(cx: &SinkContext) -> Option<Dated> {
+    cx.run.as_ref().map(|run| Dated {
+        date: run.date,
+        attempt: run.attempt,
+    })
 }
 
 #[async_trait]
@@ -205,120 +207,6 @@ impl SinkConnector for RedshiftConnector {
             state: Promise::default(),
         }))
     }
-}
-
-/// What rows look like when they are staged.
-struct Form {
-    dated: Option<Dated>,
-    columns: Vec<Column>,
-    staged: Staged,
-    /// Of [`Staged`], and the row number where rows are merged.
-    schema: SchemaRef,
-    /// Columns that must not be NULL.
-    key: Vec<usize>,
-    /// The column that holds the run's date, in the stream's own rows.
-    date: Option<usize>,
-    numbered: bool,
-}
-
-impl Form {
-    fn new(target: &Target, columns: Vec<Column>, dated: Option<Dated>) -> Result<Form> {
-        let staged = Staged::new(&columns)?;
-        let index = |name: &String| columns.iter().position(|c| c.name == *name);
-        let (key, numbered) = match &target.replace {
-            Replace::Key(key) => (key.iter().filter_map(index).collect(), true),
-            _ => (Vec::new(), false),
-        };
-        let mut fields: Vec<Field> = staged
-            .schema
-            .fields()
-            .iter()
-            .map(|f| f.as_ref().clone())
-            .collect();
-        if numbered {
-            fields.push(Field::new(ROW_NUMBER, DataType::Int64, false));
-        }
-        let date = target.date_column.as_ref().and_then(index);
-        Ok(Form {
-            date: date.filter(|_| dated.is_some()),
-            dated,
-            schema: Arc::new(Schema::new(fields)),
-            columns,
-            staged,
-            key,
-            numbered,
-        })
-    }
-
-    /// Rows with the date of the run, in the types of the staged files.
-    fn typed(&self, rows: &RecordBatch) -> Result<RecordBatch> {
-        let Some(dated) = self.dated.filter(|_| rows.num_columns() < self.columns.len()) else {
-            return self.staged.of(rows);
-        };
-        let date: ArrayRef = Arc::new(Date32Array::from(vec![days(dated.date); rows.num_rows()]));
-        let mut fields: Vec<_> = rows.schema_ref().fields().iter().cloned().collect();
-        fields.push(Arc::new(Field::new(columns::RUN_DATE, DataType::Date32, false)));
-        let columns = rows.columns().iter().cloned().chain([date]).collect();
-        self.staged
-            .of(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
-    }
-
-    /// Why the warehouse would refuse a row.
-    fn refusal(&self, rows: &RecordBatch, row: usize) -> Option<String> {
-        let null = self.key.iter().find(|i| rows.column(**i).is_null(row));
-        let null = null.map(|i| format!("{}: NULL in the key", self.columns[*i].name));
-        null.or_else(|| self.staged.refusal(rows, row))
-    }
-
-    fn may_refuse(&self, rows: &RecordBatch) -> bool {
-        self.key.iter().any(|i| rows.column(*i).null_count() > 0) || self.staged.may_refuse(rows)
-    }
-
-    /// Rows of another date would stay when the date is replaced, and be there twice.
-    fn check_dates(&self, rows: &RecordBatch) -> Result<()> {
-        let (Some(dated), Some(index)) = (self.dated, self.date) else {
-            return Ok(());
-        };
-        const DAY: i64 = 86_400_000_000;
-        let (column, day) = (rows.column(index), days(dated.date));
-        let is_of_it = |row: usize| match column.data_type() {
-            _ if column.is_null(row) => false,
-            DataType::Date32 => column.as_primitive::<Date32Type>().value(row) == day,
-            _ => {
-                let at = column.as_primitive::<TimestampMicrosecondType>().value(row);
-                at.div_euclid(DAY) == i64::from(day)
-            }
-        };
-        match (0..rows.num_rows()).find(|row| !is_of_it(*row)) {
-            None => Ok(()),
-            Some(row) => Err(Error::data(format!(
-                "date_column: a row has {} in column {:?}, but the run's date is {}; take such rows out in a query, or \
-                 leave date_column away: rows are then replaced by the date of their run",
-                arrow::util::display::array_value_to_string(column, row)?,
-                self.columns[index].name,
-                dated.date
-            ))),
-        }
-    }
-
-    /// The rows as they are written; `first` is the number of the first one in its load.
-    fn numbered(&self, rows: &RecordBatch, first: u64) -> Result<RecordBatch> {
-        if !self.numbered {
-            return Ok(rows.clone());
-        }
-        let first = first as i64;
-        let numbers = Int64Array::from_iter_values(first..first + rows.num_rows() as i64);
-        let columns = rows
-            .columns()
-            .iter()
-            .cloned()
-            .chain([Arc::new(numbers) as ArrayRef]);
-        Ok(RecordBatch::try_new(self.schema.clone(), columns.collect())?)
-    }
-}
-
-fn days(date: NaiveDate) -> i32 {
-    Date32Type::from_naive_date(date)
 }
 
 /// Rows that are staged and wait for more.
@@ -397,11 +285,12 @@ impl Sink for RedshiftSink {
         self.begin().await?;
         let kept = self.stage.keep().await?;
         let gathered = &mut self.state.gathered;
-        gathered.parts.extend(kept);
-        gathered.rows += std::mem::take(&mut self.written);
-        if gathered.columns.is_empty() {
+        if gathered.parts.is_empty() {
+            // What an earlier life found no rows for may have had other columns.
             gathered.columns = self.form.columns.clone();
         }
+        gathered.parts.extend(kept);
+        gathered.rows += std::mem::take(&mut self.written);
         let due = match self.form.dated {
             Some(_) => barrier.last && self.state.loads.is_empty(),
             None if self.state.gathered.parts.is_empty() => false,
@@ -446,6 +335,7 @@ impl RedshiftSink {
         if let Some(dated) = self.form.dated {
             self.state.next_load = dated.attempt.into();
             // Of an attempt that did not end, or whose rows are about to be replaced.
+            self.stage.forget(&self.state.series)?;
             self.stage
                 .place
                 .clear(&format!("{}/", self.state.series), |_| true)
@@ -457,10 +347,10 @@ impl RedshiftSink {
 
     /// Goes on from a checkpoint; what was staged after it is staged again.
     async fn recover(&mut self, promise: Promise) -> Result<()> {
-        self.stage.forget();
         if promise.series.is_empty() {
             return Ok(());
         }
+        self.stage.forget(&promise.series)?;
         let (part, load) = (
             part_name(&promise.series, promise.next_part),
             load_name(&promise.series, promise.next_load),
@@ -515,10 +405,7 @@ impl RedshiftSink {
         };
         load.digest = digest(&load, &gathered.parts)?;
         self.state.loads.push(load);
-        self.state.gathered = Gathered {
-            columns: self.form.columns.clone(),
-            ..Gathered::default()
-        };
+        self.state.gathered = Gathered::default();
         self.state.next_load += 1;
         self.since = None;
         Ok(())

@@ -148,9 +148,16 @@ impl Stage {
         Ok(kept)
     }
 
-    /// Forgets what was written and not kept.
-    pub fn forget(&mut self) {
-        self.open = None;
+    /// Removes what an earlier life wrote below `series` and did not send. Without S3 it is where kept files are, too.
+    pub fn forget(&self, series: &str) -> Result<()> {
+        let dir = self.dir.join(series);
+        match self.place {
+            Place::Local(_) => Ok(()),
+            Place::S3 { .. } => match fs::remove_dir_all(&dir) {
+                Err(e) if e.kind() != ErrorKind::NotFound => Err(cannot("remove", &dir, e)),
+                _ => Ok(()),
+            },
+        }
     }
 
     fn create(&self, name: String, schema: SchemaRef) -> Result<Open> {

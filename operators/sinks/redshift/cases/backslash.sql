@@ -1,0 +1,1 @@
+error: iam_role: "arn\\" holds '\\', which cannot stand in it

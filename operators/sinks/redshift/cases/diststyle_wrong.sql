@@ -1,0 +1,1 @@
+error: diststyle: rows are spread by column "name" already; write diststyle = "key", or take the distkey away

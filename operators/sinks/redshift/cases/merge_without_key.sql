@@ -1,0 +1,1 @@
+error: mode: merge needs the columns that together name a row; name them in key

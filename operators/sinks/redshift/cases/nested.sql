@@ -1,0 +1,1 @@
+error: no warehouse column holds column "list" of type List(Int64); cast it in a query

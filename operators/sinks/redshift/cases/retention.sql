@@ -1,0 +1,10 @@
+BEGIN;
+LOCK "public"."millstream_ledger";
+-- unless
+SELECT "digest" FROM "public"."millstream_ledger" WHERE "pipeline" = 'ads' AND "sink" = 'out' AND "table_name" = 'people' AND "run" = '64f' AND "number" = 1500;
+CREATE TABLE IF NOT EXISTS "public"."people" ("name" varchar(7) not null, "day" date) DISTKEY ("name");
+COPY "public"."people" FROM 's3://staging/it''s/1.manifest' IAM_ROLE 'arn:aws:iam::123456789012:role/copy' FORMAT AS PARQUET MANIFEST;
+DELETE FROM "public"."people" WHERE "day" < '2026-11-25';
+DELETE FROM "public"."millstream_ledger" WHERE "pipeline" = 'ads' AND "sink" = 'out' AND "table_name" = 'people' AND "run" = '64f' AND "number" < 500;
+INSERT INTO "public"."millstream_ledger" ("pipeline", "sink", "table_name", "run", "number", "digest", "rows", "loaded_at") VALUES ('ads', 'out', 'people', '64f', 1500, 'abc', 3, '2026-11-25 03:00:00');
+COMMIT;
