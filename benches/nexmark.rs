@@ -119,6 +119,7 @@ fn plan(query: &str) -> anyhow::Result<Plan> {
         file: &file.display().to_string(),
         text: &std::fs::read_to_string(&file)?,
         vars: &|name| (name == "NEXMARK").then(|| folder().display().to_string()),
+        date: None,
     };
     let registry = millstream_operators::registry(Environment::default());
     config::load(&source, &registry).map_err(|problems| anyhow!("{problems:?}"))
@@ -169,7 +170,8 @@ async fn streamed(
         checkpoints: None,
         cores: runtime::cores(),
         timer: timer::real(),
-        bounded: Some(BoundedRun {
+        run: None,
+            bounded: Some(BoundedRun {
             sources: tables.iter().map(source).collect(),
             collect: vec![(query.to_owned(), Box::new(counted.clone()))],
             tables: BTreeMap::new(),

@@ -17,6 +17,7 @@ pub mod plan;
 pub mod registry;
 pub mod run;
 pub mod runtime;
+pub mod schedule;
 pub mod secret;
 pub mod sink;
 pub mod source;

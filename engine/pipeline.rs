@@ -43,6 +43,9 @@ pub struct PipelineFile {
     /// Checkpoints of this pipeline.
     #[serde(default)]
     pub checkpoint: CheckpointSpec,
+    /// Makes the pipeline a bounded one, which has a run per date.
+    #[serde(default)]
+    pub schedule: Option<ScheduleSpec>,
     /// Tests of this pipeline, run by `millstream test`.
     #[serde(default)]
     pub test: Vec<TestSpec>,
@@ -252,12 +255,99 @@ pub struct CheckpointSpec {
     pub interval: Option<Span>,
 }
 
+/// When a bounded pipeline runs. In any string of its file `${date}` is the date of the run, also `${date:%Y/%m/%d}`,
+/// `${date+1d:%d}` and `${date-7d}`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleSpec {
+    /// When due dates are looked for.
+    #[serde(default)]
+    pub every: Option<Every>,
+    /// As `every`, as a cron expression in UTC: `0 3 * * *`.
+    #[serde(default)]
+    pub cron: Option<String>,
+    /// The first date. Absent: the newest that is old enough when the pipeline is first seen.
+    #[serde(default)]
+    pub start: Option<String>,
+    /// The last date, inclusive. Absent: for ever.
+    #[serde(default)]
+    pub end: Option<String>,
+    /// A date is old enough this long after its 00:00 UTC.
+    #[serde(default = "default_available_after")]
+    pub available_after: Span,
+    /// An object or a file that has to exist before a date runs; until then the date waits.
+    #[serde(default)]
+    pub marker: Option<String>,
+    /// `false`: of the dates that have not begun only the newest runs.
+    #[serde(default = "yes")]
+    pub catch_up: bool,
+    /// Dates that transform side by side. Loads are in order of dates.
+    #[serde(default = "default_parallelism")]
+    #[schemars(range(min = 1, max = 100))]
+    pub parallelism: u32,
+    /// How a date that failed is tried again.
+    #[serde(default)]
+    pub retry: RetrySpec,
+    /// How long a phase of a run may take.
+    #[serde(default = "default_timeout")]
+    pub timeout: Span,
+}
+
+/// How often due dates are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Every {
+    /// Once a day.
+    Daily,
+}
+
+/// How a date that failed is tried again.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetrySpec {
+    /// The wait after the first failure; doubles with each.
+    pub first: Span,
+    /// The longest wait.
+    pub longest: Span,
+    /// A date that has failed for this long is given up.
+    pub give_up_after: Span,
+}
+
+impl Default for RetrySpec {
+    fn default() -> RetrySpec {
+        RetrySpec {
+            first: Span(Duration::from_secs(300)),
+            longest: Span(Duration::from_secs(3600)),
+            give_up_after: Span(Duration::from_secs(24 * 3600)),
+        }
+    }
+}
+
+fn default_available_after() -> Span {
+    Span(Duration::from_secs(48 * 3600))
+}
+
+fn default_parallelism() -> u32 {
+    3
+}
+
+fn default_timeout() -> Span {
+    Span(Duration::from_secs(6 * 3600))
+}
+
+fn yes() -> bool {
+    true
+}
+
 /// A test: rows in, rows out.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TestSpec {
     /// What the test shows.
     pub name: String,
+    /// The date of the run, in a pipeline with a `[schedule]`: `2026-11-24`.
+    #[serde(default)]
+    pub date: Option<String>,
     /// Rows in, by source, in order of arrival: JSON objects with the source's columns.
     #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
     pub input: BTreeMap<String, Vec<BTreeMap<String, toml::Value>>>,

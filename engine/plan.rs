@@ -8,6 +8,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 use crate::pipeline::{LateRows, TestSpec};
+use crate::schedule::Schedule;
 use crate::secret::Secrets;
 use crate::sql::SqlPlan;
 use crate::table::{SharedTable, TableContext, TableFormat};
@@ -37,6 +38,8 @@ pub struct Plan {
     pub streams: BTreeMap<String, Stream>,
     /// Time from one checkpoint to the next.
     pub checkpoint_interval: Duration,
+    /// When the pipeline has a run per date: when its dates are due.
+    pub schedule: Option<Schedule>,
     /// The file's tests.
     pub tests: Vec<TestSpec>,
     /// What the file and the variables in it say that must not be printed.

@@ -148,6 +148,11 @@ pub trait SourceConnector: Send + Sync {
         Ok(())
     }
 
+    /// Whether a source with these options ends by itself, so that it can stand in a pipeline with a `[schedule]`.
+    fn is_bounded(&self, _options: &serde_json::Value) -> bool {
+        false
+    }
+
     /// Where clients of the source wait until the sinks have their rows ([`Source::delivered`]): how long, at most.
     /// Checkpoints come more often then.
     fn awaits_delivery(&self, _options: &serde_json::Value) -> Option<Duration> {

@@ -57,6 +57,7 @@ impl Bounded {
             checkpoints: None,
             cores: runtime::cores(),
             timer: runtime::timer::real(),
+            run: None,
             bounded: Some(BoundedRun {
                 sources: given.sources,
                 tables: given.tables,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use chrono::NaiveDate;
 use millstream_engine::config::{self, Diagnostic, PipelineSource};
 use millstream_engine::plan::Plan;
 use millstream_engine::registry::Registry;
@@ -37,8 +38,8 @@ pub struct Loaded {
 
 /// A pipeline that can run.
 pub struct Checked {
-    /// Its file, as the user named it.
-    pub file: String,
+    /// Its file.
+    pub file: File,
     /// What it means.
     pub plan: Arc<Plan>,
 }
@@ -73,7 +74,7 @@ pub fn load_all(paths: &[PathBuf], registry: &Registry) -> Result<Vec<Checked>, 
             eprintln!("{}", loaded.verdict());
         }
         checked.extend(loaded.plan.ok().map(|plan| Checked {
-            file: loaded.file.name,
+            file: loaded.file,
             plan: Arc::new(plan),
         }));
     }
@@ -98,13 +99,19 @@ impl File {
 
     /// Checks the file against what can be named in it.
     pub fn load(self, registry: &Registry) -> Loaded {
+        let plan = self.plan(registry, None);
+        Loaded { file: self, plan }
+    }
+
+    /// What the file means for the run of a date, or everything that is wrong with it.
+    pub fn plan(&self, registry: &Registry, date: Option<NaiveDate>) -> Result<Plan, Vec<Diagnostic>> {
         let source = PipelineSource {
             file: &self.name,
             text: &self.text,
             vars: &|name| std::env::var(name).ok(),
+            date,
         };
-        let plan = config::load(&source, registry);
-        Loaded { file: self, plan }
+        config::load(&source, registry)
     }
 }
 
@@ -159,9 +166,10 @@ fn toml_files(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 pub fn distinct(all: &[Checked]) -> anyhow::Result<()> {
     let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
     for Checked { file, plan } in all {
-        if let Some(other) = seen.insert(&plan.name, file) {
+        if let Some(other) = seen.insert(&plan.name, &file.name) {
             bail!(
-                "{other} and {file} both name their pipeline {:?}; rename one",
+                "{other} and {} both name their pipeline {:?}; rename one",
+                file.name,
                 plan.name
             );
         }

@@ -231,6 +231,7 @@ fn start_pipelines(
                 cores: runtime::cores(),
                 timer: runtime::timer::real(),
                 bounded: None,
+                run: None,
             },
         ))
     };

@@ -101,6 +101,8 @@ pub struct Coordinator {
     pub covered: BTreeMap<String, Offsets>,
     /// Partition tasks that have drained.
     pub drained: usize,
+    /// Whether committing is another phase's.
+    pub prepares_only: bool,
 }
 
 impl Coordinator {
@@ -141,6 +143,9 @@ impl Coordinator {
                 collected.into_manifest(&self.pipeline, epoch, last, self.timer.now());
             manifest.nodes = self.nodes.clone();
             save(store.as_ref(), self.timer.as_ref(), (manifest, states)).await?;
+        }
+        if self.prepares_only {
+            return Ok(());
         }
         self.commit(epoch, committables, last).await?;
         self.delivered(&offsets).await?;

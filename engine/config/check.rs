@@ -9,28 +9,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
+use chrono::NaiveDate;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use super::columns;
 use super::diagnostic::{At, Problems, did_you_mean};
 use super::tree::{Entry, Node};
-use super::{checkpoint, dedups, queries, rejected, revisions, tables, windows};
+use super::{checkpoint, dedups, queries, rejected, revisions, schedule, tables, windows};
 use crate::metrics::Counters;
 use crate::pipeline::{SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
 use crate::registry::Registry;
+use crate::run::DatedRun;
 use crate::secret::Secrets;
 use crate::sink::SinkContext;
 use crate::source::{RECEIVED_AT, SourceContext, invalid_schema};
 use crate::time::timestamp_type;
 
 /// Makes the plan of a file whose tree has been walked. What is wrong goes to `problems`.
-pub(super) fn plan(root: &Node, registry: &Registry, problems: &mut Problems) -> Plan {
+pub(super) fn plan(root: &Node, registry: &Registry, date: NaiveDate, problems: &mut Problems) -> Plan {
     let mut checker = Checker {
         root,
         registry,
         problems,
+        run: root.get("schedule").map(|_| DatedRun { date, attempt: 0 }),
         names: Names::default(),
         plan: empty_plan(),
     };
@@ -38,6 +41,7 @@ pub(super) fn plan(root: &Node, registry: &Registry, problems: &mut Problems) ->
     checker.names();
     checker.sources();
     checkpoint::read(&mut checker);
+    schedule::read(&mut checker);
     tables::read(&mut checker);
     let windows = windows::read(&mut checker);
     let dedups = dedups::read(&mut checker);
@@ -52,6 +56,8 @@ pub(super) struct Checker<'a> {
     pub root: &'a Node,
     pub registry: &'a Registry,
     pub problems: &'a mut Problems,
+    /// What sources and sinks are told of the run, in a pipeline with a `[schedule]`.
+    pub run: Option<DatedRun>,
     pub names: Names,
     pub plan: Plan,
 }
@@ -91,6 +97,7 @@ fn empty_plan() -> Plan {
         sinks: Vec::new(),
         streams: BTreeMap::new(),
         checkpoint_interval: Duration::ZERO,
+        schedule: None,
         tests: Vec::new(),
         secrets: Secrets::default(),
     }
@@ -307,7 +314,7 @@ impl<'a> Checker<'a> {
             return;
         };
         let context = SourceContext {
-            run: None,
+            run: self.run.clone(),
             pipeline: self.plan.name.clone(),
             name: source.name.clone(),
             schema: source.schema.clone(),
@@ -402,7 +409,7 @@ impl<'a> Checker<'a> {
             return;
         };
         let context = SinkContext {
-            run: None,
+            run: self.run.clone(),
             pipeline: self.plan.name.clone(),
             name: sink.name.clone(),
             input: sink.input.clone(),

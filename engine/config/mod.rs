@@ -11,7 +11,7 @@
 //!
 //! Whoever repairs must have reported: a plan is handed out only when there is no problem at all.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 mod check;
 mod checkpoint;
@@ -21,6 +21,7 @@ mod diagnostic;
 mod queries;
 mod rejected;
 mod revisions;
+mod schedule;
 mod schema;
 mod shape;
 mod tables;
@@ -32,12 +33,16 @@ mod windows;
 #[cfg(test)]
 mod tests;
 
+use chrono::NaiveDate;
+
 pub use diagnostic::{Diagnostic, did_you_mean};
 pub use schema::schema;
 
 use crate::plan::Plan;
 use crate::registry::Registry;
+use crate::schedule::{self as dates, date_of};
 use crate::secret::{Secrets, is_secret};
+use crate::time::Timestamp;
 
 /// A pipeline file on its way in.
 pub struct PipelineSource<'a> {
@@ -47,6 +52,8 @@ pub struct PipelineSource<'a> {
     pub text: &'a str,
     /// What `${NAME}` stands for: the environment.
     pub vars: &'a dyn Fn(&str) -> Option<String>,
+    /// What `${date}` stands for in a file with a `[schedule]`; none: today, as any date does for a check.
+    pub date: Option<NaiveDate>,
 }
 
 /// Checks a pipeline file and makes its plan. Without side effects: nothing is opened, nothing is asked of
@@ -57,11 +64,23 @@ pub struct PipelineSource<'a> {
 pub fn load(source: &PipelineSource<'_>, registry: &Registry) -> Result<Plan, Vec<Diagnostic>> {
     let mut problems = diagnostic::Problems::default();
     let secrets = RefCell::default();
-    let vars = |name: &str| noting_secrets(name, source.vars, &secrets);
+    let date = source.date.unwrap_or_else(|| date_of(Timestamp::now()));
+    let dated = Cell::new(false);
+    let vars = |name: &str| match dates::variable(name, date) {
+        Some(value) => {
+            dated.set(true);
+            value.ok()
+        }
+        None => noting_secrets(name, source.vars, &secrets),
+    };
     let plan = tree::parse(source.text, &vars, &mut problems).map(|mut root| {
         problems.secrets.extend(&secrets.borrow());
+        if dated.get() && root.get("schedule").is_none() {
+            let help = "a pipeline with a [schedule] has a run per date";
+            problems.help(&(0..0), "`${date}` stands for the date of a run, and there are no runs", help);
+        }
         walk::check(&mut root, &schema(registry), &mut problems);
-        check::plan(&root, registry, &mut problems)
+        check::plan(&root, registry, date, &mut problems)
     });
     match plan {
         Some(mut plan) if problems.count() == 0 => {

@@ -56,7 +56,7 @@ fn differs(file: &Path) -> Option<String> {
 fn outcome(file: &str, text: &str) -> String {
     let vars = |name: &str| (name == "LAKE").then(|| "/lake".to_owned());
     let vars = &vars;
-    match load(&PipelineSource { file, text, vars }, &registry()) {
+    match load(&PipelineSource { file, text, vars, date: None }, &registry()) {
         Ok(plan) => format!("{}\n{}", explain::text(&plan), explain::mermaid(&plan)),
         Err(diagnostics) => diagnostics.iter().map(|d| d.render() + "\n").collect(),
     }
@@ -80,6 +80,7 @@ fn a_mutilated_file_is_answered() {
                 file,
                 text: &text,
                 vars,
+                date: None,
             },
             &registry(),
         ) {
@@ -156,6 +157,7 @@ fn the_graph_has_an_edge_for_every_input() {
             file,
             text,
             vars: &vars,
+            date: None,
         },
         &registry(),
     )

@@ -4,7 +4,10 @@
 //! multi-line string. So literals are decoded a second time here, remembering the origin of every byte;
 //! `${VAR}` is then replaced on top of that, so that positions survive it.
 
+use chrono::NaiveDate;
+
 use super::diagnostic::{At, Problems};
+use crate::schedule as dates;
 
 /// A string value.
 #[derive(Clone, Debug)]
@@ -118,6 +121,13 @@ fn variable(
     at: &At,
     problems: &mut Problems,
 ) -> Option<String> {
+    if let Some(value) = dates::variable(inner, NaiveDate::default()) {
+        if let Err(why) = value {
+            problems.add(at, why);
+            return None;
+        }
+        return vars(inner);
+    }
     let (name, default) = match inner.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
         None => (inner, None),

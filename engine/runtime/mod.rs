@@ -16,6 +16,7 @@ mod build;
 pub mod chain;
 pub mod channel;
 pub mod clock;
+pub mod dated;
 pub mod discovery;
 pub mod inbox;
 mod operator_task;
@@ -44,6 +45,7 @@ use crate::message::Epoch;
 use crate::metrics::{Metrics, NodeMetrics, PipelineMetrics};
 use crate::plan::Plan;
 use crate::registry::Registry;
+use crate::run::DatedRun;
 use crate::runtime::status::{NodeStatus, PipelineState, PipelineStatus, Progress};
 use crate::runtime::tap::Tap;
 use crate::runtime::timer::Timer;
@@ -76,6 +78,8 @@ pub struct RunOptions {
     pub timer: Arc<dyn Timer>,
     /// Set to run on given rows instead of the file's sources and sinks.
     pub bounded: Option<BoundedRun>,
+    /// Set in a dated run, see [`dated`].
+    pub run: Option<DatedRun>,
 }
 
 /// A run on given rows: no checkpoints are kept, and a failure is final.
@@ -114,6 +118,7 @@ struct Shared {
     progress: Arc<Progress>,
     stop: CancellationToken,
     bounded: bool,
+    run: Option<DatedRun>,
     bounded_run: Mutex<Option<BoundedRun>>,
 }
 
@@ -125,13 +130,28 @@ pub fn cores() -> usize {
 /// Starts a pipeline on the current tokio runtime.
 pub fn start(plan: Arc<Plan>, options: RunOptions) -> PipelineHandle {
     let (tell, done) = watch::channel(None);
-    let taps = plan
-        .streams
-        .iter()
-        .map(|(name, s)| (name.clone(), Tap::new(s.schema.clone())));
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(Shared::new(plan, options));
+    let supervised = shared.clone();
+    tokio::spawn(async move {
+        let outcome = supervise(&supervised).await;
+        tell.send_replace(Some(outcome));
+    });
+    PipelineHandle { shared, done }
+}
+
+impl Shared {
+    fn new(plan: Arc<Plan>, options: RunOptions) -> Shared {
+        let taps = plan
+            .streams
+            .iter()
+            .map(|(name, s)| (name.clone(), Tap::new(s.schema.clone())));
+        let data_dir = options.data_dir.join(&plan.name);
+        Shared {
         registry: options.registry,
-        data_dir: options.data_dir.join(&plan.name),
+        data_dir: match &options.run {
+            Some(run) => dated::directory(&data_dir, run),
+            None => data_dir,
+        },
         reset: options.reset,
         reset_until: OnceLock::new(),
         checkpoints: options.checkpoints,
@@ -144,14 +164,10 @@ pub fn start(plan: Arc<Plan>, options: RunOptions) -> PipelineHandle {
         stop: CancellationToken::new(),
         bounded: options.bounded.is_some(),
         bounded_run: Mutex::new(options.bounded),
+        run: options.run,
         plan,
-    });
-    let supervised = shared.clone();
-    tokio::spawn(async move {
-        let outcome = supervise(&supervised).await;
-        tell.send_replace(Some(outcome));
-    });
-    PipelineHandle { shared, done }
+        }
+    }
 }
 
 fn nodes(plan: &Plan, metrics: &Metrics, bounded: Option<&BoundedRun>) -> BTreeMap<String, NodeMetrics> {

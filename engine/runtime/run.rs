@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checkpoint::changes::{fingerprints, reconcile};
 use crate::checkpoint::coordinator::{Coordinator, REPORTS, Report};
 use crate::checkpoint::disk::DiskStore;
-use crate::checkpoint::manifest::TaskId;
+use crate::checkpoint::manifest::{Manifest, TaskId};
 use crate::checkpoint::store::{CheckpointStore, Restored};
 use crate::error::{Error, Result};
 use crate::message::Epoch;
@@ -18,6 +18,7 @@ use crate::plan::SourceNode;
 use crate::runtime::Shared;
 use crate::runtime::build::Builder;
 use crate::runtime::chain::{Chain, FanId};
+use crate::runtime::dated;
 use crate::runtime::inbox::Inbox;
 use crate::runtime::operator_task::OperatorTask;
 use crate::runtime::rejected::Rejected;
@@ -50,6 +51,24 @@ pub async fn run(shared: &Arc<Shared>) -> Result<()> {
     // Nothing of a failed try may outlive it: the next one opens the same files.
     attempt.tasks.shutdown().await;
     outcome
+}
+
+/// Opens the sinks and makes the commits of a manifest, without running anything.
+pub async fn commit(shared: &Arc<Shared>, manifest: &Manifest) -> Result<()> {
+    let mut attempt = Attempt {
+        shared,
+        stop: CancellationToken::new(),
+        store: None,
+        epoch: manifest.epoch,
+        restored: Some(Restored {
+            manifest: manifest.clone(),
+            states: Default::default(),
+            newest: manifest.epoch,
+        }),
+        sinks: Vec::new(),
+        tasks: JoinSet::new(),
+    };
+    attempt.open_sinks().await
 }
 
 /// Makes the checkpoint fit the pipeline, which may have been changed since. What is reset at the start of
@@ -103,6 +122,12 @@ impl<'a> Attempt<'a> {
                 .collect();
             return Ok(attempt);
         }
+        if shared.run.is_some() {
+            let manifest = dated::manifest(&shared.data_dir);
+            attempt.store = Some(Arc::new(DiskStore::open(manifest)?));
+            attempt.open_sinks().await?;
+            return Ok(attempt);
+        }
         let store: Arc<dyn CheckpointStore> = match &shared.checkpoints {
             Some(given) => given.clone(),
             None => Arc::new(DiskStore::open(shared.data_dir.join("checkpoints"))?),
@@ -117,6 +142,7 @@ impl<'a> Attempt<'a> {
         Ok(attempt)
     }
 
+    /// Opens the sinks, each of which makes the commit of what was restored.
     async fn open_sinks(&mut self) -> Result<()> {
         let shared = self.shared;
         for node in &shared.plan.sinks {
@@ -124,7 +150,7 @@ impl<'a> Attempt<'a> {
             let stream = &shared.plan.streams[&node.input];
             let metrics = &shared.nodes[&place];
             let cx = SinkContext {
-                run: None,
+                run: shared.run.clone(),
                 pipeline: shared.plan.name.clone(),
                 name: node.name.clone(),
                 input: node.input.clone(),
@@ -200,6 +226,7 @@ impl<'a> Attempt<'a> {
             timer: shared.timer.clone(),
             covered: BTreeMap::new(),
             drained: 0,
+            prepares_only: shared.run.is_some(),
         })
     }
 

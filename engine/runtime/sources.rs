@@ -45,7 +45,7 @@ impl Attempt<'_> {
         let connector =
             connector.ok_or_else(|| Error::config(format!("{place}: no source type {:?}", node.kind)))?;
         let cx = SourceContext {
-            run: None,
+            run: shared.run.clone(),
             pipeline: shared.plan.name.clone(),
             name: node.name.clone(),
             schema: node.schema.clone(),
@@ -72,9 +72,16 @@ impl Attempt<'_> {
         let resumed = saved.and_then(|s| s.watermark).unwrap_or(Timestamp::MIN);
         let known = saved.map(|s| s.offsets.clone()).unwrap_or_default();
         let found = source.partitions(&known).await.map_err(|e| e.within(&place))?;
-        let settings = ClockSettings {
-            max_out_of_orderness: node.max_out_of_orderness,
-            idle_after: node.idle_after,
+        let settings = match self.shared.run {
+            None => ClockSettings {
+                max_out_of_orderness: node.max_out_of_orderness,
+                idle_after: node.idle_after,
+            },
+            // The watermark stands still until everything is read.
+            Some(_) => ClockSettings {
+                max_out_of_orderness: Duration::MAX,
+                idle_after: Duration::MAX,
+            },
         };
         let clock = Arc::new(SourceClock::new(settings, resumed));
         let (ended, ends) = mpsc::channel(ASSIGNMENTS);

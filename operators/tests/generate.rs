@@ -87,6 +87,7 @@ fn plan(dir: &Path) -> Plan {
         file: "counted.toml",
         text: PIPELINE,
         vars: &|_| Some(dir.display().to_string()),
+        date: None,
     };
     let ships = millstream_operators::registry(Environment::default());
     config::load(&source, &ships).unwrap_or_else(|problems| panic!("{problems:?}"))
@@ -102,6 +103,7 @@ fn launch(plan: &Arc<Plan>, dir: &Path) -> PipelineHandle {
         cores: runtime::cores(),
         timer: timer::real(),
         bounded: None,
+        run: None,
     };
     runtime::start(plan.clone(), options)
 }

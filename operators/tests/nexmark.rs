@@ -93,6 +93,7 @@ fn plan(query: &str) -> Result<Plan, String> {
         file: &file.display().to_string(),
         text: &text,
         vars: &|name| (name == "NEXMARK").then(|| folder().display().to_string()),
+        date: None,
     };
     config::load(&source, &registry()).map_err(|problems| format!("{problems:?}"))
 }
@@ -140,7 +141,8 @@ async fn stream(plan: &Plan, query: &str, partitions: u64) -> Vec<String> {
         checkpoints: None,
         cores: runtime::cores(),
         timer: timer::real(),
-        bounded: Some(BoundedRun {
+        run: None,
+            bounded: Some(BoundedRun {
             sources,
             collect,
             tables: BTreeMap::new(),

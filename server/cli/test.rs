@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use chrono::NaiveDate;
 use millstream_engine::pipeline::TestSpec;
 use millstream_engine::plan::Plan;
 use millstream_engine::registry::Registry;
 
 use crate::cli::{Exit, Global, Which};
+use crate::pipelines::Checked;
 use crate::{logging, pipelines, testing};
 
 pub fn run(global: &Global, which: &Which) -> anyhow::Result<Exit> {
@@ -23,16 +25,39 @@ pub fn run(global: &Global, which: &Which) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start threads")?;
     let mut tally = Tally::default();
     for one in &checked {
-        println!("{}", one.file);
+        println!("{}", one.file.name);
         if one.plan.tests.is_empty() {
             println!("  no [[test]] blocks");
         }
         for test in &one.plan.tests {
-            tally.add(runtime.block_on(report(&one.plan, test, &registry)));
+            let ok = match dated(one, test, &registry) {
+                Ok(plan) => runtime.block_on(report(&plan, test, &registry)),
+                Err(error) => {
+                    println!("  FAIL  {}\n{}", test.name, indented(&format!("{error:#}")));
+                    false
+                }
+            };
+            tally.add(ok);
         }
     }
     println!("{}", tally.summary());
     Ok(if tally.failed == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+/// The plan of the date that a test names.
+fn dated(one: &Checked, test: &TestSpec, registry: &Registry) -> anyhow::Result<Arc<Plan>> {
+    let Some(date) = &test.date else {
+        return Ok(one.plan.clone());
+    };
+    if one.plan.schedule.is_none() {
+        bail!("the test has a date, and the pipeline has no [schedule]");
+    }
+    let read = date.parse::<NaiveDate>();
+    let date = read.with_context(|| format!("{date:?} is not a date; write for example \"2026-11-24\""))?;
+    match one.file.plan(registry, Some(date)) {
+        Ok(plan) => Ok(Arc::new(plan)),
+        Err(wrong) => bail!(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    }
 }
 
 /// Runs a test and says how it went; whether it went well.

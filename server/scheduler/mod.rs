@@ -11,6 +11,7 @@
 
 pub mod backfill;
 pub mod decide;
+pub mod engine;
 pub mod execute;
 mod hands;
 mod markers;

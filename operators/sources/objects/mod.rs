@@ -28,7 +28,7 @@ mod store;
 
 use std::sync::Arc;
 
-use millstream_engine::Result;
+use millstream_engine::{Error, Result};
 use millstream_engine::source::{Source, SourceConnector, SourceContext, options as typed};
 
 pub use self::options::{FileOptions, Format, S3Options};
@@ -59,6 +59,10 @@ impl SourceConnector for S3Connector {
         Decoder::filling_arrival(cx.schema.clone()).map(drop)
     }
 
+    fn is_bounded(&self, options: &serde_json::Value) -> bool {
+        options["follow"] != true
+    }
+
     fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>> {
         let settings = typed::<S3Options>(&cx.options)?.check()?;
         Ok(Arc::new(ObjectSource::new(settings, cx)))
@@ -83,10 +87,31 @@ impl SourceConnector for FileConnector {
         Decoder::filling_arrival(cx.schema.clone()).map(drop)
     }
 
+    fn is_bounded(&self, options: &serde_json::Value) -> bool {
+        options["follow"] != true
+    }
+
     fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>> {
         let settings = typed::<FileOptions>(&cx.options)?.check()?;
         Ok(Arc::new(ObjectSource::new(settings, cx)))
     }
+}
+
+/// Whether there is an object, `s3://bucket/key`, or a file.
+///
+/// # Errors
+/// It cannot be asked for.
+pub async fn exists(url: &str) -> Result<bool> {
+    let Some(rest) = url.strip_prefix("s3://") else {
+        let path = url.strip_prefix("file://").unwrap_or(url);
+        let there = tokio::fs::try_exists(path).await;
+        return there.map_err(|e| Error::retry(format!("cannot look for {path}: {e}")));
+    };
+    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
+    // A folder that is written with a slash too many is the same folder.
+    let key: Vec<&str> = key.split('/').filter(|part| !part.is_empty()).collect();
+    let store = store::Store::s3(bucket.into(), crate::aws::AwsOptions::default());
+    Ok(store.head(&key.join("/")).await?.is_some())
 }
 
 #[cfg(test)]

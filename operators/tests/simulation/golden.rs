@@ -103,6 +103,7 @@ fn golden_plan(file: &Path) -> Plan {
         text: &text,
         // The others have defaults.
         vars: &|name| (name == "LAKE_BUCKET").then(|| "golden".into()),
+        date: None,
     };
     let ships = millstream_operators::registry(Environment::default());
     let mut plan =

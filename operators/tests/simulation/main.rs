@@ -355,6 +355,7 @@ fn launch(world: &Arc<World>, plan: &Arc<Plan>, kind: &'static str, row_by_row: 
         cores: 2,
         timer: Arc::new(VirtualTimer(world.clone())),
         bounded: None,
+        run: None,
     };
     runtime::start(plan.clone(), options)
 }
@@ -383,7 +384,12 @@ fn registry(world: Arc<World>, kind: &'static str, row_by_row: bool) -> Registry
 fn plan(text: &str, registry: &Registry) -> Plan {
     let vars = &|_: &str| None;
     let file = "simulated.toml";
-    config::load(&PipelineSource { file, text, vars }, registry).unwrap_or_else(|problems| {
+    config::load(&PipelineSource {
+        file,
+        text,
+        vars,
+        date: None,
+    }, registry).unwrap_or_else(|problems| {
         let all: Vec<String> = problems.iter().map(|d| d.render()).collect();
         panic!("{}", all.join("\n"))
     })
