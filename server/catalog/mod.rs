@@ -48,6 +48,8 @@ pub struct Catalog {
 struct Inner {
     connection: Mutex<Connection>,
     changes: broadcast::Sender<Changed>,
+    /// Held by every call in progress.
+    calls: Arc<()>,
 }
 
 /// A job, or one date of it, is not what it was.
@@ -86,6 +88,7 @@ impl Catalog {
             inner: Arc::new(Inner {
                 connection: Mutex::new(connection),
                 changes: broadcast::channel(CHANGES).0,
+                calls: Arc::new(()),
             }),
         })
     }
@@ -101,13 +104,22 @@ impl Catalog {
         let _ = self.inner.changes.send(changed);
     }
 
+    /// Whether a call is in progress, for simulations that have to know when everybody waits.
+    #[cfg(test)]
+    pub fn busy(&self) -> bool {
+        Arc::strong_count(&self.inner.calls) > 1
+    }
+
     /// Runs `work` in one transaction on a blocking thread; an error of it undoes everything.
     async fn call<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<R> + Send + 'static,
     ) -> Result<R> {
         let inner = self.inner.clone();
+        let _called = inner.calls.clone();
+        let calling = inner.calls.clone();
         let done = tokio::task::spawn_blocking(move || {
+            let _calling = calling;
             // A call that panicked has left its transaction rolled back.
             let mut connection = inner.connection.lock().unwrap_or_else(PoisonError::into_inner);
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -18,6 +18,9 @@ mod markers;
 mod record;
 pub mod rules;
 
+#[cfg(test)]
+mod simulation;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
