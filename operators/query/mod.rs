@@ -6,8 +6,9 @@
 //! bounded by [`MEMORY`], beyond which sorts and aggregates go to disk.
 //!
 //! Only reads are possible. How it fails: with class config, for what the user can put right (an unknown table, with the
-//! names that are near; SQL, with the place), as rows that are no JSON are; with class retry where S3 is away.
+//! names that are near; SQL, with the place); with class retry where S3 is away.
 
+mod lines;
 mod place;
 mod s3;
 mod tables;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider};
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
 use datafusion::common::DataFusionError;
 use datafusion::config::Dialect;
 use datafusion::execution::context::SQLOptions;
@@ -29,6 +30,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use millstream_engine::{Error, Result};
 
+use self::lines::LeftOut;
 use self::place::Place;
 use self::tables::Tables;
 use crate::sql::errors::Text;
@@ -45,6 +47,7 @@ const RAW: &str = "raw";
 /// What can be queried.
 pub struct Lake {
     context: SessionContext,
+    left_out: LeftOut,
 }
 
 /// A result: its columns, and its rows as they come.
@@ -74,18 +77,24 @@ impl Lake {
         for function in scalar_functions() {
             context.register_udf(function);
         }
+        let left_out = LeftOut::default();
         let catalog = MemoryCatalogProvider::new();
         let found = Tables::of_lake(&Place::open(lake).await?, &reading).await?;
         register(&catalog, LAKE, Arc::new(found));
         match raw {
             Some(raw) => {
-                let found = Tables::of_raw(&Place::open(raw).await?, &reading).await?;
+                let found = Tables::of_raw(&Place::open(raw).await?, &reading, &left_out).await?;
                 register(&catalog, RAW, Arc::new(found));
             }
-            None => register(&catalog, RAW, Arc::new(MemorySchemaProvider::new())),
+            None => register(&catalog, RAW, Arc::new(Tables::none(&reading))),
         }
         context.register_catalog(CATALOG, Arc::new(catalog));
-        Ok(Lake { context })
+        Ok(Lake { context, left_out })
+    }
+
+    /// Files that queries read so far, with the number of their lines that are no JSON objects.
+    pub fn left_out(&self) -> Vec<(String, u64)> {
+        self.left_out.all()
     }
 
     /// Begins a query.

@@ -25,8 +25,9 @@ use millstream_engine::{Error, Result};
 use tokio::sync::OnceCell;
 use url::Url;
 
+use super::lines::LeftOut;
 use super::place::{Place, failed};
-use super::tree::{Layout, TIMES, Tree, is_number};
+use super::tree::{Layout, NO_VALUE, TIMES, Tree, is_number};
 use crate::sinks::suggest;
 
 /// Directories below each other that may hold tables.
@@ -67,7 +68,8 @@ impl Kind {
 
 /// The tables of one schema.
 pub(super) struct Tables {
-    place: String,
+    /// As it was given; none where none was.
+    place: Option<String>,
     tables: BTreeMap<String, Found>,
     /// For reading files; it knows nothing of these tables.
     reading: SessionContext,
@@ -75,7 +77,7 @@ pub(super) struct Tables {
 
 impl fmt::Debug for Tables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tables below {}: {:?}", self.place, self.tables.keys())
+        write!(f, "tables below {:?}: {:?}", self.place, self.tables.keys())
     }
 }
 
@@ -84,6 +86,8 @@ struct Found {
     kind: Kind,
     place: Place,
     at: Path,
+    /// See [`Tree::lines`].
+    lines: Option<LeftOut>,
     /// Under which its store is registered.
     url: Url,
     provider: OnceCell<Arc<dyn TableProvider>>,
@@ -92,15 +96,33 @@ struct Found {
 impl Tables {
     /// The directories of `place` that hold Parquet.
     pub async fn of_lake(place: &Place, reading: &SessionContext) -> Result<Tables> {
-        Tables::find(place, Kind::Parquet, "lake", reading).await
+        Tables::find(place, "lake", None, reading).await
     }
 
     /// The trees of `place` that hold lines of JSON.
-    pub async fn of_raw(place: &Place, reading: &SessionContext) -> Result<Tables> {
-        Tables::find(place, Kind::Json, "raw", reading).await
+    pub async fn of_raw(place: &Place, reading: &SessionContext, left_out: &LeftOut) -> Result<Tables> {
+        Tables::find(place, "raw", Some(left_out), reading).await
     }
 
-    async fn find(place: &Place, kind: Kind, schema: &str, reading: &SessionContext) -> Result<Tables> {
+    /// Where no place was named.
+    pub fn none(reading: &SessionContext) -> Tables {
+        Tables {
+            place: None,
+            tables: BTreeMap::new(),
+            reading: reading.clone(),
+        }
+    }
+
+    async fn find(
+        place: &Place,
+        schema: &str,
+        lines: Option<&LeftOut>,
+        reading: &SessionContext,
+    ) -> Result<Tables> {
+        let kind = match lines {
+            Some(_) => Kind::Json,
+            None => Kind::Parquet,
+        };
         let mut found = Vec::new();
         walk(place, kind, place.root.clone(), DEPTH, &mut found).await?;
         let mut tables = BTreeMap::new();
@@ -111,6 +133,7 @@ impl Tables {
                 kind,
                 place: place.clone(),
                 url: url.map_err(|e| Error::bug(format!("the address of a table: {e}")))?,
+                lines: lines.cloned(),
                 provider: OnceCell::new(),
                 at,
             };
@@ -123,7 +146,7 @@ impl Tables {
             }
         }
         Ok(Tables {
-            place: place.name.clone(),
+            place: Some(place.name.clone()),
             tables,
             reading: reading.clone(),
         })
@@ -137,11 +160,16 @@ impl Tables {
         };
         let found = self.tables.get(name).or_else(|| alike().map(|(_, found)| found));
         found.ok_or_else(|| {
+            let Some(place) = &self.place else {
+                return Error::config(format!(
+                    "no table {name:?}: name the tree of its JSON lines with --raw"
+                ));
+            };
             let near = match self.tables.is_empty() {
                 true => "there are none".into(),
                 false => suggest(name, self.tables.keys().map(String::as_str)),
             };
-            Error::config(format!("no table {name:?} below {}; {near}", self.place))
+            Error::config(format!("no table {name:?} below {place}; {near}"))
         })
     }
 }
@@ -219,12 +247,18 @@ impl Found {
             },
         };
         let tree = Tree {
-            store: self.place.store.clone(),
+            place: self.place.clone(),
             root: self.at.clone(),
             layout,
+            lines: self.lines.clone(),
+        };
+        // What is read twice is not counted twice.
+        let looking = Tree {
+            lines: self.lines.as_ref().map(|_| LeftOut::default()),
+            ..tree.clone()
         };
         let columns = self
-            .columns(&tree, &ends, reading)
+            .columns(&looking, &ends, reading)
             .await
             .map_err(|e| e.within(&url))?;
         reading.register_object_store(&self.url, Arc::new(tree));
@@ -311,7 +345,7 @@ impl Found {
             ends.partitions.push((name.into(), is_time));
         }
         if let Some((_, all_numbers)) = ends.partitions.get_mut(level) {
-            *all_numbers &= is_number(value);
+            *all_numbers &= is_number(value) || value == NO_VALUE;
         }
     }
 

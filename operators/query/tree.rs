@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::io::Write;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::object_store::path::{Path, PathPart};
@@ -17,10 +16,16 @@ use datafusion::object_store::{
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 
+use super::lines::{LeftOut, good_lines};
+use super::place::Place;
 use super::s3::only_reads;
 
 /// The levels of a raw tree.
 pub(super) const TIMES: [&str; 4] = ["year", "month", "day", "hour"];
+
+/// How Hive names the partition of rows that have no value; for a time, which is a number, it is shown as [`NO_TIME`].
+pub(super) const NO_VALUE: &str = "__HIVE_DEFAULT_PARTITION__";
+const NO_TIME: &str = "-1";
 
 /// How a table's directories name its partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,7 @@ impl Layout {
     fn shown(self, level: usize, part: &str) -> String {
         match self {
             Layout::Hive { .. } => match part.split_once('=') {
+                Some((name, NO_VALUE)) if TIMES.contains(&name) => format!("{name}={NO_TIME}"),
                 Some((name, value)) if is_padded(name) => format!("{name}={}", plain(value)),
                 _ => part.into(),
             },
@@ -55,6 +61,9 @@ impl Layout {
             true => format!("0{value}"),
             false => value.into(),
         };
+        if value == NO_TIME && TIMES.contains(&name) {
+            return format!("{name}={NO_VALUE}");
+        }
         match self {
             Layout::Hive { padded: true } => format!("{name}={}", pad(value)),
             Layout::Hive { padded: false } => part.into(),
@@ -83,10 +92,12 @@ fn plain(value: &str) -> &str {
 /// The directory of one table.
 #[derive(Clone, Debug)]
 pub(super) struct Tree {
-    pub store: Arc<dyn ObjectStore>,
+    pub place: Place,
     /// Where the table is in the store.
     pub root: Path,
     pub layout: Layout,
+    /// Of lines of JSON: where those are counted that are none.
+    pub lines: Option<LeftOut>,
 }
 
 impl Tree {
@@ -120,7 +131,7 @@ fn as_is(part: &str) -> PathPart<'_> {
 
 impl fmt::Display for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.store, self.root)
+        write!(f, "{}", self.place.url(&self.root))
     }
 }
 
@@ -128,14 +139,19 @@ impl fmt::Display for Tree {
 impl ObjectStore for Tree {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let real = self.real(location);
-        let mut got = self.store.get_opts(&real, options).await?;
+        let mut got = self.place.store.get_opts(&real, options).await?;
         got.meta.location = location.clone();
-        let Some(unpack) = Unpack::of(&real) else {
+        let Some(lines) = &self.lines else {
             return Ok(got);
         };
+        let unpack = Unpack::of(&real).transpose()?;
         let (meta, range, attributes) = (got.meta.clone(), got.range.clone(), got.attributes.clone());
+        let bytes = match unpack {
+            Some(unpack) => unpacked(got.into_stream(), unpack),
+            None => got.into_stream(),
+        };
         Ok(GetResult {
-            payload: GetResultPayload::Stream(unpacked(got.into_stream(), unpack?)),
+            payload: GetResultPayload::Stream(good_lines(bytes, self.place.url(&real), lines.clone())),
             meta,
             range,
             attributes,
@@ -146,12 +162,12 @@ impl ObjectStore for Tree {
         let real = self.real(prefix.unwrap_or(&Path::default()));
         let this = self.clone();
         let show = move |of| futures::future::ready(Ok(this.show(of)));
-        self.store.list(Some(&real)).try_filter_map(show).boxed()
+        self.place.store.list(Some(&real)).try_filter_map(show).boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         let real = self.real(prefix.unwrap_or(&Path::default()));
-        let mut found = self.store.list_with_delimiter(Some(&real)).await?;
+        let mut found = self.place.store.list_with_delimiter(Some(&real)).await?;
         found.objects = found.objects.into_iter().filter_map(|of| self.show(of)).collect();
         found.common_prefixes = found
             .common_prefixes
@@ -256,6 +272,8 @@ fn broken(e: &std::io::Error) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -280,6 +298,11 @@ mod tests {
             ),
             (padded, "kind=07/a.parquet", "kind=07/a.parquet"),
             (
+                padded,
+                "month=__HIVE_DEFAULT_PARTITION__/a.parquet",
+                "month=-1/a.parquet",
+            ),
+            (
                 Layout::Times,
                 "2026/01/09/00/a.gz",
                 "year=2026/month=1/day=9/hour=0/a.gz",
@@ -292,9 +315,14 @@ mod tests {
         ];
         for (layout, real, shown) in cases {
             let tree = Tree {
-                store: Arc::new(datafusion::object_store::memory::InMemory::new()),
+                place: Place {
+                    name: "lake".into(),
+                    store: Arc::new(datafusion::object_store::memory::InMemory::new()),
+                    root: Path::default(),
+                },
                 root: Path::from("lake/t"),
                 layout,
+                lines: None,
             };
             let path = Path::from(format!("lake/t/{real}"));
             assert_eq!(tree.shown(&path), Some(Path::from(shown)));

@@ -28,6 +28,19 @@ impl From<Error> for Failed {
 /// Prints the rows of a query. Whoever closes standard output has seen enough.
 pub async fn run(what: &Query) -> Result<(), Failed> {
     let lake = Lake::open(&what.lake, what.raw.as_deref()).await?;
+    let printed = print(&lake, what).await;
+    for (file, lines) in lake.left_out() {
+        let (lines, are) = if lines == 1 {
+            ("1 line".into(), "is")
+        } else {
+            (format!("{lines} lines"), "are")
+        };
+        eprintln!("warning: {lines} of {file} {are} no JSON object, and left out");
+    }
+    printed
+}
+
+async fn print(lake: &Lake, what: &Query) -> Result<(), Failed> {
     let rows = lake.query(&what.sql).await?;
     let mut batches = rows.batches;
     let mut printer = Printer::new(what.format, rows.schema);

@@ -3,6 +3,7 @@
     python query.py raw DIR|s3://bucket/prefix KIND FILE   writes the rows of FILE (JSON) as a raw delivery below
                                                            ad/KIND/YYYY/MM/DD/HH/, a third each in gzip, zstd and plain
     python query.py days DIR|s3://bucket/prefix            prints [[day, rows, ads], …] of a table of the lake
+    python query.py extend DIR                             adds a file to a table, with a column more and a row without a time
     python query.py damage DIR|s3://bucket/prefix DAY      overwrites the table's files of a day (2026/11/22)
 """
 
@@ -17,6 +18,7 @@ import duckdb
 import pyarrow
 import pyarrow.dataset as dataset
 import pyarrow.fs as fs
+import pyarrow.parquet as parquet
 
 
 def place(where):
@@ -55,6 +57,8 @@ def raw(where, kind, file):
         ending, pack = PACKED[number % len(PACKED)]
         content = "".join(json.dumps(row) + "\n" for row in rows).encode()
         write(where, f"ad/{kind}/{hour}/delivery-{number}{ending}", pack(content))
+    # A delivery that broke off.
+    write(where, f"ad/{kind}/2026/11/21/00/broken.json", b'{"ad_id": "x", "occ')
     return len(by_hour)
 
 
@@ -74,6 +78,14 @@ def damage(where, day):
         with files.open_output_stream(path) as to:
             to.write(b"PAR1 is not all of it")
     return len(found)
+
+
+def extend(where):
+    rows = {"impression_id": ["x"], "ad_id": ["x"], "occurred_at": pyarrow.array([None], pyarrow.timestamp("us")), "campaign": ["c"]}
+    below = "year={0}/month={0}/day={0}".format("__HIVE_DEFAULT_PARTITION__")
+    os.makedirs(f"{where}/{below}")
+    parquet.write_table(pyarrow.table(rows), f"{where}/{below}/later.parquet")
+    return 1
 
 
 print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

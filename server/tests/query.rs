@@ -30,6 +30,8 @@ fn lake_and_raw_lines_agree_on_disk() {
     site.fill();
     site.check();
     check_formats(&site);
+    check_more_columns(&site);
+    check_broken_lines(&site);
     check_mistakes(&site);
 }
 
@@ -187,6 +189,30 @@ impl Site<'_> {
     }
 }
 
+/// A column that was added later, and rows that have no time.
+fn check_more_columns(site: &Site<'_>) {
+    python_json(
+        "query.py",
+        &["extend", &format!("{}/impressions", site.lake)],
+        &[],
+    );
+    for (which, rows, campaigns) in [("day = 9", IMPRESSIONS, 0), ("year = -1", 1, 1)] {
+        let sql = format!("SELECT count(*) AS n, count(campaign) AS c FROM impressions WHERE {which}");
+        assert_eq!(site.rows(&sql), [json!({ "n": rows, "c": campaigns })], "{which}");
+    }
+}
+
+/// What is no row is left out, and told of.
+fn check_broken_lines(site: &Site<'_>) {
+    let args = ["--raw", site.raw.as_str()];
+    let out = site.query("SELECT count(*) FROM raw.ad_clicks", &args);
+    let file = format!("{}/ad/clicks/2026/11/21/00/broken.json", site.raw);
+    let says = format!("warning: 1 line of {file} is no JSON object, and left out");
+    assert!(said(&out).contains(&says), "{}", said(&out));
+    let unread = site.query("SELECT count(*) FROM raw.ad_clicks WHERE day = 9", &args);
+    assert_eq!(said(&unread), "");
+}
+
 fn check_formats(site: &Site<'_>) {
     let sql = "SELECT * FROM (VALUES (1, 'a,b', 0.5, CAST('2026-11-23 01:02:03.5' AS TIMESTAMP)), (20, '', NULL, NULL), \
                (300, 'say \"x\"', 1e10, NULL)) AS t(n, text, share, at)";
@@ -230,7 +256,7 @@ fn check_formats(site: &Site<'_>) {
 
 fn check_mistakes(site: &Site<'_>) {
     let raw = site.raw.clone();
-    let cases: [(&str, &[&str], &[&str]); 10] = [
+    let cases: [(&str, &[&str], &[&str]); 11] = [
         (
             "SELECT * FROM impression",
             &[],
@@ -241,6 +267,11 @@ fn check_mistakes(site: &Site<'_>) {
             "SELECT * FROM raw.ad_click",
             &["--raw", &raw],
             &["did you mean \"ad_clicks\"?"],
+        ),
+        (
+            "SELECT * FROM raw.clicks",
+            &[],
+            &["no table \"clicks\": name the tree of its JSON lines with --raw"],
         ),
         (
             "SELECT count(*)\nFROM clicks WHERE add_id = 'x'",
