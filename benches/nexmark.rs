@@ -171,7 +171,7 @@ async fn streamed(
         cores: runtime::cores(),
         timer: timer::real(),
         run: None,
-            bounded: Some(BoundedRun {
+        bounded: Some(BoundedRun {
             sources: tables.iter().map(source).collect(),
             collect: vec![(query.to_owned(), Box::new(counted.clone()))],
             tables: BTreeMap::new(),

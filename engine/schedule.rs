@@ -108,8 +108,12 @@ fn shifted(shift: &str, date: NaiveDate) -> Result<NaiveDate, String> {
         return Ok(date);
     }
     let days = shift.strip_suffix('d').and_then(|days| days.parse::<i64>().ok());
-    let to = days.and_then(TimeDelta::try_days).and_then(|days| date.checked_add_signed(days));
-    to.ok_or_else(|| format!("{shift:?} is not a number of days; write for example `${{date+1d}}` or `${{date-7d}}`"))
+    let to = days
+        .and_then(TimeDelta::try_days)
+        .and_then(|days| date.checked_add_signed(days));
+    to.ok_or_else(|| {
+        format!("{shift:?} is not a number of days; write for example `${{date+1d}}` or `${{date-7d}}`")
+    })
 }
 
 fn formatted(date: NaiveDate, format: &str) -> Result<String, String> {
@@ -117,7 +121,9 @@ fn formatted(date: NaiveDate, format: &str) -> Result<String, String> {
     let mut text = String::new();
     match write!(text, "{}", date.format(format)) {
         Ok(()) => Ok(text),
-        Err(_) => Err(format!("{format:?} is not a format of dates; write for example `${{date:%Y/%m/%d}}`")),
+        Err(_) => Err(format!(
+            "{format:?} is not a format of dates; write for example `${{date:%Y/%m/%d}}`"
+        )),
     }
 }
 
@@ -150,7 +156,10 @@ mod tests {
             ("date", Some(Ok("2026-11-30"))),
             ("date:%Y/%m/%d", Some(Ok("2026/11/30"))),
             ("date+1d", Some(Ok("2026-12-01"))),
-            ("date+1d:year=%Y/month=%m/day=%d", Some(Ok("year=2026/month=12/day=01"))),
+            (
+                "date+1d:year=%Y/month=%m/day=%d",
+                Some(Ok("year=2026/month=12/day=01")),
+            ),
             ("date-30d:%j", Some(Ok("304"))),
             ("date+1w", Some(Err("+1w"))),
             ("date:%Q!", Some(Err("%Q!"))),
@@ -178,7 +187,10 @@ mod tests {
         schedule.cron = Some("0 3 * * *".into());
         assert_eq!(schedule.newest(now).to_string(), "2026-11-23");
         assert_eq!(schedule.next_look(now), Timestamp(now.0 + hours(2)));
-        assert_eq!(schedule.newest(Timestamp(now.0 + hours(2))).to_string(), "2026-11-24");
+        assert_eq!(
+            schedule.newest(Timestamp(now.0 + hours(2))).to_string(),
+            "2026-11-24"
+        );
     }
 
     #[test]
@@ -194,7 +206,11 @@ mod tests {
             ("2026-11-01", now, true),
             ("2026-11-25", Timestamp(now.0 * 2), false),
         ] {
-            assert_eq!(schedule.is_eligible(date.parse().unwrap(), now), eligible, "{date}");
+            assert_eq!(
+                schedule.is_eligible(date.parse().unwrap(), now),
+                eligible,
+                "{date}"
+            );
         }
     }
 }

@@ -5,7 +5,6 @@
 
 mod api;
 mod bounded;
-#[allow(dead_code, reason = "the API and the scheduler come with the next changes")]
 mod catalog;
 mod cli;
 mod console;
@@ -16,8 +15,8 @@ mod notify;
 mod pipelines;
 mod preview;
 mod query;
-#[allow(dead_code, reason = "the loop comes with the next changes")]
 mod scheduler;
+mod scheduling;
 mod service;
 mod signals;
 mod testing;

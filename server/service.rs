@@ -15,6 +15,7 @@ use anyhow::Context;
 use futures::future::join_all;
 use millstream_engine::metrics::Metrics;
 use millstream_engine::plan::Plan;
+use millstream_engine::registry::Registry;
 use millstream_engine::runtime::{self, PipelineHandle, RunOptions};
 use millstream_operators::Environment;
 use millstream_operators::aws;
@@ -31,6 +32,8 @@ use crate::monitor::HTTP;
 use crate::monitor::publish::{Publishing, Watched};
 use crate::notify::deliver::{Deliverer, Delivering};
 use crate::notify::settings::NotifyArgs;
+use crate::pipelines::Checked;
+use crate::scheduling::{self, Scheduling};
 use crate::signals::Signals;
 use crate::traffic;
 
@@ -46,6 +49,8 @@ const ADMIN_THREADS: usize = 1;
 pub struct Options<'a> {
     /// The pipelines.
     pub plans: &'a [Arc<Plan>],
+    /// Pipelines with a schedule, which have a run per date.
+    pub scheduled: &'a [Checked],
     /// Where state lives; locked by the caller.
     pub data_dir: &'a Path,
     /// Nodes whose state is dropped.
@@ -76,6 +81,7 @@ pub struct Service {
     admin: SocketAddr,
     publishing: Option<Publishing>,
     delivering: Delivering,
+    scheduling: Scheduling,
     admin_runtime: Runtime,
     dataflow: Runtime,
 }
@@ -113,6 +119,14 @@ impl Service {
             let _guard = admin_runtime.enter();
             deliverer.clone().start(!options.shared_catalog)
         };
+        let registry = registry(&options, ingest.as_ref());
+        let scheduling = admin_runtime.block_on(Scheduling::start(scheduling::Options {
+            catalog: options.catalog.clone(),
+            scheduled: options.scheduled,
+            registry,
+            data_dir: options.data_dir,
+            dataflow: dataflow.handle().clone(),
+        }))?;
         let state = api::Shared::new(api::Process {
             pipelines: pipelines.clone(),
             metrics,
@@ -132,6 +146,7 @@ impl Service {
             admin,
             publishing,
             delivering,
+            scheduling,
             admin_runtime,
             dataflow,
         })
@@ -155,16 +170,17 @@ impl Service {
             ingest,
             publishing,
             delivering,
+            scheduling,
             admin_runtime,
             dataflow,
             ..
         } = self;
         let exit = admin_runtime.block_on(async {
-            let stopped = until_signal(&mut signals, &pipelines).await;
+            let stopped = until_signal(&mut signals, &pipelines, scheduling.has_dates()).await;
             let ended = async {
                 let exit = match stopped {
                     Some(exit) => exit,
-                    None => stop(&pipelines, ingest.as_deref()).await,
+                    None => stop(&pipelines, ingest.as_deref(), &scheduling).await,
                 };
                 if let Some(publishing) = publishing {
                     publishing.finish().await;
@@ -204,16 +220,21 @@ fn start_ingest(options: &Options<'_>) -> anyhow::Result<Option<Arc<Ingest>>> {
     Ok(Some(ingest))
 }
 
+/// What pipelines of this process can name.
+fn registry(options: &Options<'_>, ingest: Option<&Arc<Ingest>>) -> Registry {
+    millstream_operators::registry(Environment {
+        ingest: ingest.cloned(),
+        serving: Some(options.data_dir.join(SERVING)),
+    })
+}
+
 fn start_pipelines(
     options: &Options<'_>,
     dataflow: &Runtime,
     ingest: Option<&Arc<Ingest>>,
     metrics: &Arc<Metrics>,
 ) -> anyhow::Result<Vec<PipelineHandle>> {
-    let registry = millstream_operators::registry(Environment {
-        ingest: ingest.cloned(),
-        serving: Some(options.data_dir.join(SERVING)),
-    });
+    let registry = registry(options, ingest);
     let start = |plan: &Arc<Plan>| {
         let checkpoints = match options.checkpoint {
             Some(url) => Some(dataflow.block_on(S3Store::open(url, &plan.name))?),
@@ -258,10 +279,10 @@ fn publish(
     Ok(Some(Publishing::start(client, namespace, watched)))
 }
 
-/// Waits for a signal (none) or for the end of every pipeline (how the process ends).
-async fn until_signal(signals: &mut Signals, pipelines: &[PipelineHandle]) -> Option<Exit> {
+/// Waits for a signal (none) or for the end of every pipeline (how the process ends): with a schedule there is none.
+async fn until_signal(signals: &mut Signals, pipelines: &[PipelineHandle], has_dates: bool) -> Option<Exit> {
     tokio::select! {
-        exit = all_over(pipelines) => Some(exit),
+        exit = all_over(pipelines), if !has_dates => Some(exit),
         (name, _) = signals.next() => {
             tracing::info!("{name}: stopping, at most {} s; a second signal ends at once", STOP_LIMIT.as_secs());
             None
@@ -270,7 +291,7 @@ async fn until_signal(signals: &mut Signals, pipelines: &[PipelineHandle]) -> Op
 }
 
 /// Takes nothing new, drains, takes the last checkpoints.
-async fn stop(pipelines: &[PipelineHandle], ingest: Option<&Ingest>) -> Exit {
+async fn stop(pipelines: &[PipelineHandle], ingest: Option<&Ingest>, scheduling: &Scheduling) -> Exit {
     let drained = async {
         // Before ingest goes: a source that ends by itself has ended for good, and its windows with it; one
         // that is stopped goes on from its checkpoint.
@@ -280,7 +301,7 @@ async fn stop(pipelines: &[PipelineHandle], ingest: Option<&Ingest>) -> Exit {
                 ingest.shutdown().await;
             }
         };
-        let (exit, ()) = futures::join!(all_over(pipelines), closed);
+        let (exit, (), ()) = futures::join!(all_over(pipelines), closed, scheduling.stop());
         exit
     };
     match tokio::time::timeout(STOP_LIMIT, drained).await {

@@ -77,7 +77,11 @@ pub fn load(source: &PipelineSource<'_>, registry: &Registry) -> Result<Plan, Ve
         problems.secrets.extend(&secrets.borrow());
         if dated.get() && root.get("schedule").is_none() {
             let help = "a pipeline with a [schedule] has a run per date";
-            problems.help(&(0..0), "`${date}` stands for the date of a run, and there are no runs", help);
+            problems.help(
+                &(0..0),
+                "`${date}` stands for the date of a run, and there are no runs",
+                help,
+            );
         }
         walk::check(&mut root, &schema(registry), &mut problems);
         check::plan(&root, registry, date, &mut problems)

@@ -23,14 +23,16 @@ pub(super) fn read(checker: &mut Checker<'_>) {
     if let (Some(start), Some(end)) = (start, end)
         && start > end
     {
-        checker
-            .problems
-            .add(node.at_key("end"), format!("`end` is {end}, before `start`, which is {start}"));
+        checker.problems.add(
+            node.at_key("end"),
+            format!("`end` is {end}, before `start`, which is {start}"),
+        );
     }
     if spec.every.is_some() && spec.cron.is_some() {
-        checker
-            .problems
-            .add(node.at_key("cron"), "`every` and `cron` both say when; leave one of them out");
+        checker.problems.add(
+            node.at_key("cron"),
+            "`every` and `cron` both say when; leave one of them out",
+        );
     }
     if let Some(cron) = &spec.cron
         && let Err(e) = cron.parse::<croner::Cron>()

@@ -56,7 +56,15 @@ fn differs(file: &Path) -> Option<String> {
 fn outcome(file: &str, text: &str) -> String {
     let vars = |name: &str| (name == "LAKE").then(|| "/lake".to_owned());
     let vars = &vars;
-    match load(&PipelineSource { file, text, vars, date: None }, &registry()) {
+    match load(
+        &PipelineSource {
+            file,
+            text,
+            vars,
+            date: None,
+        },
+        &registry(),
+    ) {
         Ok(plan) => format!("{}\n{}", explain::text(&plan), explain::mermaid(&plan)),
         Err(diagnostics) => diagnostics.iter().map(|d| d.render() + "\n").collect(),
     }

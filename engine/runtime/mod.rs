@@ -147,25 +147,25 @@ impl Shared {
             .map(|(name, s)| (name.clone(), Tap::new(s.schema.clone())));
         let data_dir = options.data_dir.join(&plan.name);
         Shared {
-        registry: options.registry,
-        data_dir: match &options.run {
-            Some(run) => dated::directory(&data_dir, run),
-            None => data_dir,
-        },
-        reset: options.reset,
-        reset_until: OnceLock::new(),
-        checkpoints: options.checkpoints,
-        cores: options.cores,
-        timer: options.timer,
-        metrics: options.metrics.pipeline(&plan.name),
-        nodes: nodes(&plan, &options.metrics, options.bounded.as_ref()),
-        taps: taps.collect(),
-        progress: Arc::default(),
-        stop: CancellationToken::new(),
-        bounded: options.bounded.is_some(),
-        bounded_run: Mutex::new(options.bounded),
-        run: options.run,
-        plan,
+            registry: options.registry,
+            data_dir: match &options.run {
+                Some(run) => dated::directory(&data_dir, run),
+                None => data_dir,
+            },
+            reset: options.reset,
+            reset_until: OnceLock::new(),
+            checkpoints: options.checkpoints,
+            cores: options.cores,
+            timer: options.timer,
+            metrics: options.metrics.pipeline(&plan.name),
+            nodes: nodes(&plan, &options.metrics, options.bounded.as_ref()),
+            taps: taps.collect(),
+            progress: Arc::default(),
+            stop: CancellationToken::new(),
+            bounded: options.bounded.is_some(),
+            bounded_run: Mutex::new(options.bounded),
+            run: options.run,
+            plan,
         }
     }
 }

@@ -142,7 +142,7 @@ async fn stream(plan: &Plan, query: &str, partitions: u64) -> Vec<String> {
         cores: runtime::cores(),
         timer: timer::real(),
         run: None,
-            bounded: Some(BoundedRun {
+        bounded: Some(BoundedRun {
             sources,
             collect,
             tables: BTreeMap::new(),

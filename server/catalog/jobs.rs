@@ -148,6 +148,7 @@ impl Catalog {
     }
 
     /// A job and its runs, as they were at one moment.
+    #[cfg(test)]
     pub async fn entry(&self, uuid: &str, now: Timestamp) -> Result<Entry> {
         let uuid = uuid.to_owned();
         self.call(move |of| read(of, &uuid, now)).await
@@ -202,6 +203,7 @@ impl Catalog {
     ///
     /// # Errors
     /// There is no such job, or it cannot be asked in its state.
+    #[cfg(test)]
     pub async fn request(&self, named: &str, what: Request, now: Timestamp) -> Result<()> {
         self.change(named, now, move |entry| entry.request(what)).await
     }

@@ -179,14 +179,6 @@ impl Job {
             delete: self.delete_requested,
         }
     }
-
-    /// Under which its runs' manifests and metrics lie: the pipeline's name, or a name of the load's own.
-    pub fn pipeline(&self) -> String {
-        match self.kind {
-            JobKind::Pipeline => self.log_name.clone(),
-            JobKind::Load => format!("load-{}", self.uuid),
-        }
-    }
 }
 
 /// How far a run is to go.

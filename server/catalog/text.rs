@@ -30,6 +30,7 @@ macro_rules! as_text {
                 to.collect_str(value)
             }
 
+            #[allow(dead_code, reason = "times are shown, and never asked for")]
             pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$of, D::Error> {
                 let text = String::deserialize(from)?;
                 $read(&text).map_err(D::Error::custom)
@@ -46,6 +47,7 @@ macro_rules! as_text {
                 }
             }
 
+            #[allow(dead_code, reason = "times are shown, and never asked for")]
             pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<$of>, D::Error> {
                 let text = Option::<String>::deserialize(from)?;
                 let text = text.filter(|text| !text.is_empty());

@@ -11,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::cli::{Exit, Global, Which, namespace};
 use crate::lock::DataDir;
 use crate::notify::settings::NotifyArgs;
-use crate::pipelines;
+use crate::pipelines::{self, Checked};
 use crate::service::{self, Service};
 
 /// What `run` takes.
@@ -67,7 +67,9 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
     checked
         .iter()
         .for_each(|one| crate::logging::hide(&one.plan.secrets));
-    let plans: Vec<Arc<Plan>> = checked.into_iter().map(|one| one.plan).collect();
+    let (scheduled, streaming): (Vec<Checked>, Vec<Checked>) =
+        checked.into_iter().partition(|one| one.plan.schedule.is_some());
+    let plans: Vec<Arc<Plan>> = streaming.into_iter().map(|one| one.plan).collect();
     // Dropped last: until then nobody else may touch what the pipelines write.
     let data_dir = DataDir::lock(&global.data_dir)?;
     let catalog = match &run.catalog {
@@ -76,6 +78,7 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
     };
     let service = Service::start(service::Options {
         plans: &plans,
+        scheduled: &scheduled,
         data_dir: data_dir.path(),
         reset: &run.reset,
         checkpoint: run.checkpoint.as_deref(),
@@ -87,13 +90,16 @@ pub fn run(global: &Global, run: &Run) -> anyhow::Result<Exit> {
         shared_catalog: run.catalog.is_some(),
         notify: &run.notify,
     })?;
-    announce(&plans, &service);
+    announce(
+        plans.iter().chain(scheduled.iter().map(|one| &one.plan)),
+        &service,
+    );
     Ok(service.run_to_end())
 }
 
 /// Says what runs and where to look. On standard error, because standard output belongs to console sinks; at once,
 /// because whoever reads along would see half an address.
-fn announce(plans: &[Arc<Plan>], service: &Service) {
+fn announce<'p>(plans: impl Iterator<Item = &'p Arc<Plan>>, service: &Service) {
     let mut greeting = String::new();
     for plan in plans {
         let about = plan.description.as_deref().unwrap_or_default();

@@ -56,7 +56,13 @@ fn dated(one: &Checked, test: &TestSpec, registry: &Registry) -> anyhow::Result<
     let date = read.with_context(|| format!("{date:?} is not a date; write for example \"2026-11-24\""))?;
     match one.file.plan(registry, Some(date)) {
         Ok(plan) => Ok(Arc::new(plan)),
-        Err(wrong) => bail!(wrong.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        Err(wrong) => bail!(
+            wrong
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n")
+        ),
     }
 }
 

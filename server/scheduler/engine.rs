@@ -48,7 +48,12 @@ impl Engine {
 
     fn given(&self, job: &Job, date: NaiveDate) -> Result<Arc<Plan>, RunError> {
         let plan = self.plan(job, date).map_err(|error| hopeless(&error))?;
-        plan.ok_or_else(|| hopeless(&anyhow!("this process was not given the pipeline {}", job.log_name)))
+        plan.ok_or_else(|| {
+            hopeless(&anyhow!(
+                "this process was not given the pipeline {}",
+                job.log_name
+            ))
+        })
     }
 
     fn options(&self, run: &RunKey) -> RunOptions {
@@ -143,8 +148,13 @@ impl Execute for Engine {
     }
 
     async fn ready(&self, job: &Job, date: NaiveDate) -> anyhow::Result<bool> {
-        let plan = self.plan(job, date)?.context("this process was not given the pipeline")?;
-        let marker = plan.schedule.as_ref().and_then(|schedule| schedule.marker.clone());
+        let plan = self
+            .plan(job, date)?
+            .context("this process was not given the pipeline")?;
+        let marker = plan
+            .schedule
+            .as_ref()
+            .and_then(|schedule| schedule.marker.clone());
         match marker {
             Some(marker) => Ok(objects::exists(&marker).await?),
             None => Ok(true),
@@ -164,6 +174,7 @@ impl Execute for Engine {
 
     async fn load(&self, job: &Job, run: &RunKey) -> Result<(), RunError> {
         let plan = self.given(job, run.date)?;
-        self.there(dated::load(plan.clone(), self.options(run)), &plan).await
+        self.there(dated::load(plan.clone(), self.options(run)), &plan)
+            .await
     }
 }

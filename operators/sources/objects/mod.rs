@@ -28,8 +28,8 @@ mod store;
 
 use std::sync::Arc;
 
-use millstream_engine::{Error, Result};
 use millstream_engine::source::{Source, SourceConnector, SourceContext, options as typed};
+use millstream_engine::{Error, Result};
 
 pub use self::options::{FileOptions, Format, S3Options};
 use self::source::ObjectSource;

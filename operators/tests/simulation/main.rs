@@ -384,12 +384,16 @@ fn registry(world: Arc<World>, kind: &'static str, row_by_row: bool) -> Registry
 fn plan(text: &str, registry: &Registry) -> Plan {
     let vars = &|_: &str| None;
     let file = "simulated.toml";
-    config::load(&PipelineSource {
-        file,
-        text,
-        vars,
-        date: None,
-    }, registry).unwrap_or_else(|problems| {
+    config::load(
+        &PipelineSource {
+            file,
+            text,
+            vars,
+            date: None,
+        },
+        registry,
+    )
+    .unwrap_or_else(|problems| {
         let all: Vec<String> = problems.iter().map(|d| d.render()).collect();
         panic!("{}", all.join("\n"))
     })

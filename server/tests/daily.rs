@@ -1,0 +1,422 @@
+//! `pipelines/advertising-daily.toml` through the real binary: beacons come in over HTTP, lie in the lake, and are made
+//! the impressions with their clicks and the traffic of each date. A run that is made again replaces the date, wherever it
+//! was killed; one that is made again from the same rows changes nothing.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::proxy::{self, Proxy};
+use support::{
+    Aws, Launch, Millstream, PATIENCE, free_port, get, log, now_seconds, pause, post, python_json, root,
+};
+
+const DAY: i64 = 86_400;
+
+/// Dates that are made, oldest first.
+const DATES: i64 = 4;
+
+const ADS: i64 = 5;
+
+/// Everything that was sent.
+#[derive(Default)]
+struct Sent {
+    impressions: Vec<Impression>,
+    clicks: Vec<Click>,
+}
+
+#[derive(Clone)]
+struct Impression {
+    id: String,
+    ad: String,
+    at: i64,
+}
+
+#[derive(Clone)]
+struct Click {
+    id: String,
+    impression: String,
+    ad: String,
+    at: i64,
+}
+
+/// Midnight of the first date.
+fn first_date() -> i64 {
+    (now_seconds() / DAY - 10) * DAY
+}
+
+fn date(number: i64) -> String {
+    utc(first_date() + number * DAY)[..10].into()
+}
+
+impl Sent {
+    /// Rows of one life, in order of time: impressions through the days, clicks after seconds, after hours and past
+    /// midnight, clicks of nothing, and rows that are sent again.
+    fn life(life: i64) -> Sent {
+        let mut sent = Sent::default();
+        for n in 0..DATES * 40 {
+            // Ever denser towards midnight, where it matters.
+            let at = first_date() + n / 40 * DAY + DAY - 1 - (39 - n % 40).pow(2) * 50;
+            let ad = format!("00000000-0000-0000-0000-00000000000{}", (n + life) % ADS);
+            let impression = Impression {
+                id: format!("i{life}-{n}"),
+                ad: ad.clone(),
+                at,
+            };
+            let click = |id: String, after: i64| Click {
+                id,
+                impression: impression.id.clone(),
+                ad: ad.clone(),
+                at: at + after,
+            };
+            match n % 7 {
+                0 => sent.clicks.push(click(format!("c{life}-{n}"), 1)),
+                1 => sent.clicks.push(click(format!("c{life}-{n}"), 7 * 3600)),
+                // Twice, and once too late.
+                2 => sent.clicks.extend([
+                    click(format!("c{life}-{n}"), 3),
+                    click(format!("c{life}-{n}-2"), DAY),
+                    click(format!("c{life}-{n}-3"), DAY + 1),
+                ]),
+                3 => sent.clicks.push(Click {
+                    impression: "unknown".into(),
+                    ..click(format!("c{life}-{n}"), 0)
+                }),
+                4 => sent.clicks.push(Click {
+                    ad: format!("of-clicks-only-{life}"),
+                    ..click(format!("c{life}-{n}"), 9)
+                }),
+                _ => {}
+            }
+            sent.impressions.push(impression);
+        }
+        sent.impressions.push(sent.impressions[17].clone());
+        sent.clicks.push(sent.clicks[11].clone());
+        sent.impressions.sort_by_key(|row| row.at);
+        sent.clicks.sort_by_key(|row| row.at);
+        sent
+    }
+
+    fn add(&mut self, other: Sent) {
+        self.impressions.extend(other.impressions);
+        self.clicks.extend(other.clicks);
+    }
+
+    /// The rows of `advertising` of the dates.
+    fn advertising(&self, dates: &[i64]) -> Value {
+        let clicks: BTreeMap<&str, &Click> = self.clicks.iter().map(|c| (c.id.as_str(), c)).collect();
+        let mut rows = BTreeSet::new();
+        for i in &self.impressions {
+            let number = (i.at - first_date()).div_euclid(DAY);
+            if !dates.contains(&number) {
+                continue;
+            }
+            let mut row = |click: Option<&Click>| {
+                let at = click.map_or(String::new(), |c| spaced(c.at));
+                let id = click.map(|c| c.id.clone());
+                rows.insert((date(number), i.ad.clone(), i.id.clone(), id, spaced(i.at), at));
+            };
+            let of = clicks
+                .values()
+                .filter(|c| c.impression == i.id && c.ad == i.ad && (i.at..=i.at + DAY).contains(&c.at));
+            let of: Vec<&&Click> = of.collect();
+            of.iter().for_each(|click| row(Some(click)));
+            if of.is_empty() {
+                row(None);
+            }
+        }
+        json!(rows)
+    }
+
+    /// The rows of `traffic` of the dates: ad, day, impressions, clicks.
+    fn traffic(&self, dates: &[i64]) -> Value {
+        let mut ids: BTreeMap<(String, i64), [BTreeSet<&str>; 2]> = BTreeMap::new();
+        for i in &self.impressions {
+            note(&mut ids, dates, &i.ad, i.at, 0, &i.id);
+        }
+        for c in &self.clicks {
+            note(&mut ids, dates, &c.ad, c.at, 1, &c.id);
+        }
+        let rows = ids
+            .iter()
+            .map(|((ad, number), [i, c])| json!([ad, date(*number), i.len(), c.len()]));
+        rows.collect()
+    }
+}
+
+type Ids<'a> = BTreeMap<(String, i64), [BTreeSet<&'a str>; 2]>;
+
+fn note<'a>(ids: &mut Ids<'a>, dates: &[i64], ad: &str, at: i64, kind: usize, id: &'a str) {
+    let number = (at - first_date()).div_euclid(DAY);
+    if dates.contains(&number) {
+        ids.entry((ad.into(), number)).or_default()[kind].insert(id);
+    }
+}
+
+/// As Python prints a time.
+fn spaced(at: i64) -> String {
+    utc(at).replace('T', " ")[..19].into()
+}
+
+fn utc(seconds: i64) -> String {
+    let at = arrow::temporal_conversions::timestamp_s_to_datetime(seconds).expect("a time of our age");
+    at.format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// Sends rows to the streaming pipeline, which is in another place each time, and stops it: they are in the lake then.
+fn into_the_lake(sent: &Sent, pipeline: &str, env: &[(String, String)]) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = root().join("pipelines").join(pipeline).display().to_string();
+    let it = Millstream::start(&Launch {
+        dir: dir.path(),
+        pipeline: &file,
+        port: free_port(),
+        env: env.to_vec(),
+    });
+    let impression =
+        |i: &Impression| json!({ "impression_id": i.id, "ad_id": i.ad, "occurred_at": utc(i.at) });
+    let click = |c: &Click| json!({ "impression_id": c.impression, "click_id": c.id, "ad_id": c.ad, "occurred_at": utc(c.at) });
+    let impressions: Vec<Value> = sent.impressions.iter().map(impression).collect();
+    let clicks: Vec<Value> = sent.clicks.iter().map(click).collect();
+    for (kind, rows) in [("impressions", impressions), ("clicks", clicks)] {
+        for some in rows.chunks(100) {
+            let (status, said) = post(
+                &it.ingest,
+                &format!("/advertising/{kind}"),
+                &json!({ kind: some }).to_string(),
+            );
+            assert_eq!(
+                (status, said.contains("\"failed_count\":0")),
+                (200, true),
+                "{said}"
+            );
+        }
+    }
+    assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
+}
+
+/// Writes the daily pipeline into a directory, with a schedule of the dates and what `changes` say.
+fn write(dir: &Path, name: &str, changes: &[(&str, &str)]) -> String {
+    let schedule = format!(
+        "available_after = \"49h\"\nstart = \"{}\"\nend = \"{}\"\nretry = {{ first = \"1s\", longest = \"2s\" }}",
+        date(0),
+        date(DATES - 1)
+    );
+    let text = std::fs::read_to_string(root().join("pipelines").join(name)).expect("the pipeline is there");
+    let first = [("available_after = \"49h\"", schedule.as_str())];
+    let text = first.iter().chain(changes).fold(text, |text, (from, to)| {
+        assert!(text.contains(from), "{name} has no {from}");
+        text.replace(from, to)
+    });
+    let file = dir.join(name);
+    std::fs::write(&file, text).expect("a writable directory");
+    file.display().to_string()
+}
+
+/// The runs of a pipeline, by date.
+fn runs(it: &Millstream, pipeline: &str) -> BTreeMap<String, Value> {
+    let (status, body) = get(&it.admin, &format!("/v1/runs/{pipeline}"));
+    assert_eq!(status, 200, "{body}");
+    let all: Value = serde_json::from_str(&body).expect("the API answers with JSON");
+    let runs = all["runs"].as_array().expect("a list of runs").iter();
+    runs.map(|run| (run["date"].as_str().expect("a date").into(), run.clone()))
+        .collect()
+}
+
+/// Waits until all dates are loaded.
+fn wait_until_loaded(it: &Millstream, dir: &Path, pipeline: &str) {
+    let started = Instant::now();
+    loop {
+        let runs = runs(it, pipeline);
+        let is_loaded = |number| {
+            runs.get(&date(number))
+                .is_some_and(|run| run["status"] == "load_success")
+        };
+        if (0..DATES).all(is_loaded) {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{runs:?}; it logged:\n{}", log(dir));
+        pause(Duration::from_millis(50));
+    }
+}
+
+/// Has dates made again.
+fn backfill(it: &Millstream, pipeline: &str, from: i64, to: i64) {
+    let body = json!({ "from": date(from), "to": date(to) }).to_string();
+    let (status, said) = post(&it.admin, &format!("/v1/runs/{pipeline}/backfill"), &body);
+    assert_eq!(status, 200, "{said}");
+}
+
+const ALL: [i64; 4] = [0, 1, 2, 3];
+
+#[test]
+fn a_date_that_is_made_again_is_replaced_wherever_the_process_was_killed() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let lake = dir.path().join("lake");
+    let name = "advertising-daily";
+    let pipeline = write(dir.path(), "advertising-daily.toml", &[]);
+    let env = vec![("LAKE".to_string(), lake.display().to_string())];
+    let launch = Launch {
+        dir: dir.path(),
+        pipeline: &pipeline,
+        port: free_port(),
+        env: env.clone(),
+    };
+    let advertising = || {
+        python_json(
+            "daily.py",
+            &[&lake.join("advertising").display().to_string()],
+            &[],
+        )
+    };
+    let store = dir.path().join("data/serving.db").display().to_string();
+    let query = "SELECT ad_id, day, impressions, clicks FROM traffic ORDER BY ad_id, day";
+    let traffic = || python_json("sqlite.py", &[&store, query], &[]);
+
+    let mut sent = Sent::life(0);
+    into_the_lake(&sent, "advertising.toml", &env);
+    let it = Millstream::start(&launch);
+    wait_until_loaded(&it, dir.path(), name);
+    assert_eq!(advertising()["rows"], sent.advertising(&ALL));
+    assert_eq!(traffic(), sent.traffic(&ALL));
+
+    // More rows of the same dates; killed at any moment, several times.
+    let more = Sent::life(1);
+    into_the_lake(&more, "advertising.toml", &env);
+    sent.add(more);
+    backfill(&it, name, 0, DATES - 1);
+    it.kill();
+    for life in 0..5 {
+        let it = Millstream::start(&launch);
+        pause(Duration::from_millis(150 * life));
+        it.kill();
+    }
+    let it = Millstream::start(&launch);
+    wait_until_loaded(&it, dir.path(), name);
+    let (rows, files) = (advertising()["rows"].clone(), advertising()["files"].clone());
+    assert_eq!(rows, sent.advertising(&ALL));
+    assert_eq!(traffic(), sent.traffic(&ALL));
+    let is_of_a_date = |file: &Value| {
+        let name = file
+            .as_str()
+            .unwrap_or_default()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default();
+        ALL.iter()
+            .any(|n| name == format!("advertising-daily-lake-{}-0.parquet", date(*n)))
+    };
+    assert!(
+        files
+            .as_array()
+            .is_some_and(|all| all.len() == 4 && all.iter().all(is_of_a_date)),
+        "{files}"
+    );
+
+    // Again from the same rows.
+    backfill(&it, name, 0, DATES - 1);
+    wait_until_loaded(&it, dir.path(), name);
+    assert_eq!(advertising(), json!({ "rows": rows, "files": files }));
+    assert_eq!(traffic(), sent.traffic(&ALL));
+
+    // A date that has no rows any more.
+    let gone = date(1);
+    for table in ["impressions", "clicks"] {
+        let day = format!(
+            "{table}/year={}/month={}/day={}",
+            &gone[..4],
+            &gone[5..7],
+            &gone[8..]
+        );
+        std::fs::remove_dir_all(lake.join(day)).expect("the directory of the day");
+    }
+    backfill(&it, name, 1, 1);
+    wait_until_loaded(&it, dir.path(), name);
+    assert_eq!(advertising()["rows"], sent.advertising(&[0, 2, 3]));
+    assert_eq!(traffic(), sent.traffic(&[0, 2, 3]));
+    assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
+}
+
+#[test]
+fn on_aws_a_date_is_replaced_in_s3_dynamodb_and_the_catalog_whatever_goes_wrong() {
+    let aws = Aws::start();
+    for (script, args) in [
+        ("bucket.py", ["lake", "", "", ""].as_slice()),
+        ("catalog.py", ["database", "advertising", "", ""].as_slice()),
+        (
+            "dynamodb.py",
+            ["create", "traffic", "ad_id:S", "day:S"].as_slice(),
+        ),
+    ] {
+        let args: Vec<&str> = args.iter().filter(|arg| !arg.is_empty()).copied().collect();
+        python_json(script, &args, &aws.env);
+    }
+    let proxy = Proxy::start(&aws.endpoint, proxy::NOW_AND_THEN);
+    let throttled = Proxy::start(&aws.endpoint, proxy::THROTTLED);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let name = "advertising-daily-aws";
+    let pipeline = write(dir.path(), "advertising-daily-aws.toml", &[]);
+    let mut env = aws.env.clone();
+    env.push(("LAKE_BUCKET".into(), "lake".into()));
+    let well = env.clone();
+    env.push(("AWS_ENDPOINT_URL".into(), proxy.url.clone()));
+    env.push(("AWS_ENDPOINT_URL_DYNAMODB".into(), throttled.url.clone()));
+    let launch = Launch {
+        dir: dir.path(),
+        pipeline: &pipeline,
+        port: free_port(),
+        env,
+    };
+    let advertising = || python_json("daily.py", &["s3://lake/advertising"], &aws.env)["rows"].clone();
+    let traffic = || {
+        let items = python_json("dynamodb.py", &["scan", "traffic"], &aws.env);
+        let number = |item: &Value, name: &str| item[name]["N"].as_str().and_then(|n| n.parse::<u64>().ok());
+        let row = |item: &Value| {
+            let row = json!([
+                item["ad_id"]["S"],
+                item["day"]["S"],
+                number(item, "impressions"),
+                number(item, "clicks")
+            ]);
+            (row.to_string(), row)
+        };
+        let rows: BTreeMap<String, Value> = items
+            .as_array()
+            .expect("a list of items")
+            .iter()
+            .map(row)
+            .collect();
+        rows.into_values().collect::<Value>()
+    };
+
+    let mut sent = Sent::life(0);
+    into_the_lake(&sent, "advertising-aws.toml", &well);
+    let it = Millstream::start(&launch);
+    wait_until_loaded(&it, dir.path(), name);
+    assert_eq!(advertising(), sent.advertising(&ALL));
+    assert_eq!(traffic(), sent.traffic(&ALL));
+
+    // Of the first life nothing stays but what the lake holds: ads that are no more leave the table.
+    let more = Sent::life(1);
+    into_the_lake(&more, "advertising-aws.toml", &well);
+    sent.add(more);
+    backfill(&it, name, 0, DATES - 1);
+    it.kill();
+    for life in 0..4 {
+        let it = Millstream::start(&launch);
+        pause(Duration::from_millis(400 * life));
+        it.kill();
+    }
+    let it = Millstream::start(&launch);
+    wait_until_loaded(&it, dir.path(), name);
+    assert_eq!(advertising(), sent.advertising(&ALL));
+    assert_eq!(traffic(), sent.traffic(&ALL));
+    assert!(
+        proxy.spoilt() > 5 && throttled.spoilt() > 5,
+        "too few requests went wrong"
+    );
+    drop(it);
+}
