@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -243,11 +244,17 @@ fn wait_until_loaded(it: &Millstream, dir: &Path, pipeline: &str) {
     }
 }
 
-/// Has dates made again.
+/// Has dates made again, from the shell.
 fn backfill(it: &Millstream, pipeline: &str, from: i64, to: i64) {
-    let body = json!({ "from": date(from), "to": date(to) }).to_string();
-    let (status, said) = post(&it.admin, &format!("/v1/runs/{pipeline}/backfill"), &body);
-    assert_eq!(status, 200, "{said}");
+    let (from, to) = (date(from), date(to));
+    let done = Command::new(env!("CARGO_BIN_EXE_millstream"))
+        .args(["runs", "backfill", pipeline, "--from", &from, "--to", &to])
+        .args(["--admin", it.admin.trim_start_matches("http://")])
+        .output()
+        .expect("the binary runs");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let said = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(said.contains(&from) && said.contains(&to), "{said}");
 }
 
 const ALL: [i64; 4] = [0, 1, 2, 3];
