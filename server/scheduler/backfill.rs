@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use chrono::{Days, NaiveDate};
+use chrono::NaiveDate;
+use millstream_engine::schedule::date_of;
 use millstream_engine::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -155,13 +156,7 @@ pub fn available_after(job: &Job) -> Duration {
 
 /// The newest date whose 00:00 UTC is `available_after` old.
 pub fn newest_eligible(now: Timestamp, available_after: Duration) -> NaiveDate {
-    const DAY: i64 = 86_400_000_000;
-    let days = now.minus(available_after).0.div_euclid(DAY);
-    let epoch = NaiveDate::default();
-    match u64::try_from(days) {
-        Ok(days) => epoch.checked_add_days(Days::new(days)).unwrap_or(NaiveDate::MAX),
-        Err(_) => epoch,
-    }
+    date_of(now.minus(available_after))
 }
 
 fn failed(run: &Run) -> bool {
