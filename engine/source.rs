@@ -71,6 +71,8 @@ pub struct SourceBatch {
     pub rows: RecordBatch,
     /// Input that could not become rows, in [`invalid_schema`]; feeds `<source>.invalid`.
     pub invalid: Option<RecordBatch>,
+    /// Rows of the tables that the source feeds besides, by name; feed `<source>.<table>`.
+    pub tables: Vec<(String, RecordBatch)>,
     /// Resume here to read what follows this batch.
     pub offset: Offset,
 }
@@ -151,6 +153,9 @@ pub trait SourceConnector: Send + Sync {
     /// Whether a source with these options ends by itself, so that it can stand in a pipeline with a `[schedule]`.
     fn is_bounded(&self, _options: &serde_json::Value) -> bool {
         false
+    /// Where the source's input feeds several tables: their names and schemas, each a stream `<source>.<table>`.
+    fn tables(&self, _cx: &SourceContext) -> Result<Option<Vec<(String, SchemaRef)>>> {
+        Ok(None)
     }
 
     /// Where clients of the source wait until the sinks have their rows ([`Source::delivered`]): how long, at most.
