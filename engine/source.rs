@@ -153,6 +153,8 @@ pub trait SourceConnector: Send + Sync {
     /// Whether a source with these options ends by itself, so that it can stand in a pipeline with a `[schedule]`.
     fn is_bounded(&self, _options: &serde_json::Value) -> bool {
         false
+    }
+
     /// Where the source's input feeds several tables: their names and schemas, each a stream `<source>.<table>`.
     fn tables(&self, _cx: &SourceContext) -> Result<Option<Vec<(String, SchemaRef)>>> {
         Ok(None)

@@ -124,6 +124,8 @@ pub async fn exists(url: &str) -> Result<bool> {
     let key: Vec<&str> = key.split('/').filter(|part| !part.is_empty()).collect();
     let store = store::Store::s3(bucket.into(), crate::aws::AwsOptions::default());
     Ok(store.head(&key.join("/")).await?.is_some())
+}
+
 fn check(settings: &Settings, cx: &SourceContext) -> Result<()> {
     match &settings.log {
         Some(log) => log.schema().map(drop),
