@@ -175,6 +175,9 @@ pub fn options<T: serde::de::DeserializeOwned>(of: &serde_json::Value) -> Result
     serde_json::from_value(of.clone()).map_err(|e| Error::config(e.to_string()))
 }
 
+/// Name of the table that a source with tables feeds with what could not become rows.
+pub const ERRORS: &str = "pipeline_errors";
+
 /// Name of the column that a source fills with the time of arrival.
 pub const RECEIVED_AT: &str = "received_at";
 

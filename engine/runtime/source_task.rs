@@ -25,7 +25,7 @@ use crate::runtime::chain::Chain;
 use crate::runtime::clock::{HELD_UP, IDLE_CHECK, SourceClock};
 use crate::runtime::discovery::{Assignment, Ended, Reading};
 use crate::runtime::timer::Timer;
-use crate::source::{Offsets, PartitionId, Source, SourceBatch};
+use crate::source::{ERRORS, Offsets, PartitionId, Source, SourceBatch};
 use crate::time::Timestamp;
 
 /// Everything a partition task needs.
@@ -271,8 +271,13 @@ impl SourceTask {
         }
         let to = self.streams.tables.get(table).copied();
         let to = to.ok_or_else(|| Error::bug(format!("{}: a table {table:?} that it has not", self.name)))?;
-        self.metrics.rows_in.inc_by(rows.num_rows() as u64);
-        self.metrics.rows_out.inc_by(rows.num_rows() as u64);
+        let count = rows.num_rows() as u64;
+        if table == ERRORS {
+            self.metrics.rows_invalid.inc_by(count);
+        } else {
+            self.metrics.rows_in.inc_by(count);
+            self.metrics.rows_out.inc_by(count);
+        }
         self.chain.push(to, rows.into()).await
     }
 
