@@ -237,7 +237,8 @@ pub struct SinkSpec {
     /// The kind of sink, such as `console`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The stream it takes; also `<sink>.rejected`, the rows that another sink refuses.
+    /// The stream it takes; also `<sink>.rejected`, the rows that another sink refuses. `<source>.*`: every table that
+    /// the source feeds, each with a sink of its own, `<sink>.<table>`.
     pub input: String,
     /// The keys of the connector.
     #[serde(flatten)]

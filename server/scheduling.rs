@@ -60,6 +60,7 @@ impl Scheduling {
         }
         let engine = Engine {
             files,
+            catalog: options.catalog.clone(),
             registry: options.registry,
             data_dir: options.data_dir.to_path_buf(),
             dataflow: options.dataflow,

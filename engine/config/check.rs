@@ -199,7 +199,7 @@ impl<'a> Checker<'a> {
                 let node = &node.get("dedup")?.node;
                 self.dedup(node, &schema, event_time, d.within.0)
             });
-            let source = SourceNode {
+            let mut source = SourceNode {
                 name: name.into(),
                 kind: spec.kind,
                 schema: schema.clone(),
@@ -208,9 +208,11 @@ impl<'a> Checker<'a> {
                 idle_after: spec.idle_after.0,
                 max_future: spec.max_future.0,
                 dedup,
+                tables: Vec::new(),
                 options: spec.options.into(),
             };
             self.check_source(node, &source);
+            source.tables = self.source_tables(node, &source);
             self.stream(
                 name.into(),
                 Stream {
@@ -313,7 +315,44 @@ impl<'a> Checker<'a> {
         let Some(connector) = self.registry.sources.get(source.kind.as_str()) else {
             return;
         };
-        let context = SourceContext {
+        let context = self.source_context(source);
+        if let Some(error) = node
+            .is_whole()
+            .then(|| connector.check(&context))
+            .and_then(Result::err)
+        {
+            self.refused(node, &error.to_string());
+        }
+    }
+
+    /// The tables that a source feeds, whose streams are made here.
+    fn source_tables(&mut self, node: &Node, source: &SourceNode) -> Vec<String> {
+        let Some(connector) = self.registry.sources.get(source.kind.as_str()) else {
+            return Vec::new();
+        };
+        if !node.is_whole() {
+            return Vec::new();
+        }
+        // What is wrong has been reported by the check of the source.
+        let tables = connector.tables(&self.source_context(source)).ok().flatten();
+        let mut names = Vec::new();
+        for (table, schema) in tables.unwrap_or_default() {
+            let stream = format!("{}.{table}", source.name);
+            self.names.streams.insert(stream.clone());
+            self.stream(
+                stream,
+                Stream {
+                    schema,
+                    event_time: None,
+                },
+            );
+            names.push(table);
+        }
+        names
+    }
+
+    fn source_context(&self, source: &SourceNode) -> SourceContext {
+        SourceContext {
             run: self.run.clone(),
             pipeline: self.plan.name.clone(),
             name: source.name.clone(),
@@ -323,13 +362,6 @@ impl<'a> Checker<'a> {
             data_dir: PathBuf::new(),
             stop: CancellationToken::new(),
             counters: Counters::detached(),
-        };
-        if let Some(error) = node
-            .is_whole()
-            .then(|| connector.check(&context))
-            .and_then(Result::err)
-        {
-            self.refused(node, &error.to_string());
         }
     }
 
@@ -343,20 +375,36 @@ impl<'a> Checker<'a> {
     fn sinks(&mut self) {
         rejected::streams(self);
         for Section { name, node, spec } in self.sections::<SinkSpec>("sink") {
-            let known = self.input(node, &spec.input);
-            let sink = SinkNode {
-                name: name.into(),
-                kind: spec.kind,
-                input: spec.input,
-                options: spec.options.into(),
-            };
-            if known && node.is_whole() {
-                self.check_sink(node, &sink);
-                revisions::check_sink(self, node, &sink);
+            let options: serde_json::Value = spec.options.into();
+            for (name, input) in self.inputs(name, &spec.input) {
+                let known = self.input(node, &input);
+                let sink = SinkNode {
+                    name,
+                    kind: spec.kind.clone(),
+                    input,
+                    options: options.clone(),
+                };
+                if known && node.is_whole() {
+                    self.check_sink(node, &sink);
+                    revisions::check_sink(self, node, &sink);
+                }
+                self.plan.sinks.push(sink);
             }
-            self.plan.sinks.push(sink);
         }
         rejected::circles(self);
+    }
+
+    /// The sinks that a section stands for, and their inputs: one, or with `log.*` one per table of the source.
+    fn inputs(&self, sink: &str, input: &str) -> Vec<(String, String)> {
+        let source = input.strip_suffix(".*");
+        let source = source.and_then(|name| self.plan.sources.iter().find(|s| s.name == name));
+        match source {
+            Some(source) if !source.tables.is_empty() => {
+                let of = |table: &String| (format!("{sink}.{table}"), format!("{}.{table}", source.name));
+                source.tables.iter().map(of).collect()
+            }
+            _ => vec![(sink.into(), input.into())],
+        }
     }
 
     /// Whether a sink's input is a stream; if not, reports what it should be.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use chrono::NaiveDate;
+use millstream_engine::config::Diagnostic;
 use millstream_engine::plan::Plan;
 use millstream_engine::registry::Registry;
 use millstream_engine::run::DatedRun;
@@ -15,15 +16,19 @@ use millstream_engine::time::Timestamp;
 use millstream_operators::sources::objects;
 use tokio::runtime::Handle;
 
+use crate::catalog::Catalog;
 use crate::catalog::model::{Job, JobKind};
 use crate::pipelines::File;
 use crate::scheduler::execute::{Counts, Execute, RunError, RunKey};
+use crate::scheduler::loads::Loads;
 use crate::scheduler::rules::{Retry, Rules};
 
 /// The pipelines of this process that have a schedule, and what it takes to run them.
 pub struct Engine {
     /// Their files, by the name of the pipeline.
     pub files: BTreeMap<String, File>,
+    /// Where clusters and schemas of loads are.
+    pub catalog: Catalog,
     /// Where connectors and operators come from.
     pub registry: Registry,
     /// Where runs keep what they prepare.
@@ -34,19 +39,23 @@ pub struct Engine {
 
 impl Engine {
     /// The plan of a job for a date; none: this process was not given its pipeline.
-    fn plan(&self, job: &Job, date: NaiveDate) -> anyhow::Result<Option<Arc<Plan>>> {
-        // A load that was posted waits for a process that has the pipeline of loads; this one has files only.
+    async fn plan(&self, job: &Job, date: NaiveDate) -> anyhow::Result<Option<Arc<Plan>>> {
         if job.kind == JobKind::Load {
-            return Ok(None);
+            let loads = Loads {
+                catalog: &self.catalog,
+                registry: &self.registry,
+                data_dir: &self.data_dir,
+            };
+            return loads.plan(job, date).await.map(Some);
         }
         let Some(file) = self.files.get(&job.log_name) else {
             return Ok(None);
         };
-        plan_of(file, &self.registry, Some(date)).map(Some)
+        planned(file.plan(&self.registry, Some(date))).map(Some)
     }
 
-    fn given(&self, job: &Job, date: NaiveDate) -> Result<Arc<Plan>, RunError> {
-        let plan = self.plan(job, date).map_err(|error| hopeless(&error))?;
+    async fn given(&self, job: &Job, date: NaiveDate) -> Result<Arc<Plan>, RunError> {
+        let plan = self.plan(job, date).await.map_err(|error| hopeless(&error))?;
         plan.ok_or_else(|| {
             hopeless(&anyhow!(
                 "this process was not given the pipeline {}",
@@ -101,9 +110,9 @@ impl<T> Drop for Dropped<T> {
     }
 }
 
-/// What a pipeline file means for a date.
-fn plan_of(file: &File, registry: &Registry, date: Option<NaiveDate>) -> anyhow::Result<Arc<Plan>> {
-    let plan = file.plan(registry, date).map_err(|wrong| {
+/// A plan, or everything that is wrong with its file.
+pub fn planned(plan: Result<Plan, Vec<Diagnostic>>) -> anyhow::Result<Arc<Plan>> {
+    let plan = plan.map_err(|wrong| {
         let all: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         anyhow!("{}", all.join("\n"))
     })?;
@@ -120,7 +129,7 @@ fn hopeless(error: &anyhow::Error) -> RunError {
 #[async_trait]
 impl Execute for Engine {
     async fn rules(&self, job: &Job, now: Timestamp) -> anyhow::Result<Option<Rules>> {
-        let Some(plan) = self.plan(job, job.start_date)? else {
+        let Some(plan) = self.plan(job, job.start_date).await? else {
             return Ok(None);
         };
         let schedule = plan
@@ -148,7 +157,8 @@ impl Execute for Engine {
 
     async fn ready(&self, job: &Job, date: NaiveDate) -> anyhow::Result<bool> {
         let plan = self
-            .plan(job, date)?
+            .plan(job, date)
+            .await?
             .context("this process was not given the pipeline")?;
         let marker = plan
             .schedule
@@ -161,7 +171,7 @@ impl Execute for Engine {
     }
 
     async fn transform(&self, job: &Job, run: &RunKey) -> Result<Counts, RunError> {
-        let plan = self.given(job, run.date)?;
+        let plan = self.given(job, run.date).await?;
         let counts = self
             .there(dated::transform(plan.clone(), self.options(run)), &plan)
             .await?;
@@ -172,7 +182,7 @@ impl Execute for Engine {
     }
 
     async fn load(&self, job: &Job, run: &RunKey) -> Result<(), RunError> {
-        let plan = self.given(job, run.date)?;
+        let plan = self.given(job, run.date).await?;
         self.there(dated::load(plan.clone(), self.options(run)), &plan)
             .await
     }

@@ -44,6 +44,7 @@ impl Source for Rows {
         };
         let rest: Vec<_> = self.rows.iter().cloned().enumerate().skip(read).collect();
         let batch = |(n, rows): (usize, RecordBatch)| SourceBatch {
+            tables: Vec::new(),
             rows,
             invalid: None,
             offset: Offset((n + 1).to_string()),

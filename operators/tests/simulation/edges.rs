@@ -164,6 +164,7 @@ impl SimSource {
         let left = gate().unwrap_or(rows.num_rows()) - at;
         if left == 0 {
             let end = SourceBatch {
+                tables: Vec::new(),
                 rows: rows.slice(at, 0),
                 invalid: None,
                 offset: Offset(format!("{at}{ENDED}")),
@@ -176,6 +177,7 @@ impl SimSource {
             1 + self.world.below(left.min(8))
         };
         Ok(Some(SourceBatch {
+            tables: Vec::new(),
             rows: rows.slice(at, take),
             invalid: None,
             offset: Offset((at + take).to_string()),
