@@ -72,7 +72,7 @@ pub struct SourceBatch {
     /// Input that could not become rows, in [`invalid_schema`]; feeds `<source>.invalid`.
     pub invalid: Option<RecordBatch>,
     /// Rows of the tables that the source feeds besides, by name; feed `<source>.<table>`.
-    pub tables: Vec<(String, RecordBatch)>,
+    pub tables: Tables,
     /// Resume here to read what follows this batch.
     pub offset: Offset,
 }
@@ -160,6 +160,14 @@ pub trait SourceConnector: Send + Sync {
         Ok(None)
     }
 
+    /// What lines of input feed into each of [`SourceConnector::tables`], line by line: for tests of pipelines.
+    fn tables_of(&self, cx: &SourceContext, _lines: &[String]) -> Result<Vec<Tables>> {
+        Err(Error::bug(format!(
+            "{} feeds tables, and does not say how",
+            cx.name
+        )))
+    }
+
     /// Where clients of the source wait until the sinks have their rows ([`Source::delivered`]): how long, at most.
     /// Checkpoints come more often then.
     fn awaits_delivery(&self, _options: &serde_json::Value) -> Option<Duration> {
@@ -174,6 +182,9 @@ pub trait SourceConnector: Send + Sync {
 pub fn options<T: serde::de::DeserializeOwned>(of: &serde_json::Value) -> Result<T> {
     serde_json::from_value(of.clone()).map_err(|e| Error::config(e.to_string()))
 }
+
+/// Rows of tables, by name.
+pub type Tables = Vec<(String, RecordBatch)>;
 
 /// Name of the table that a source with tables feeds with what could not become rows.
 pub const ERRORS: &str = "pipeline_errors";

@@ -20,7 +20,7 @@ const EMBEDDED: &str = include_str!("../pipelines/advertising.toml");
 const EMBEDDED_NAME: &str = "(embedded) advertising.toml";
 
 /// A pipeline file's name and text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     /// As the user named it.
     pub name: String,

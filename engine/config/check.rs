@@ -74,6 +74,8 @@ pub(super) struct Names {
     pub streams: BTreeSet<String>,
     /// Windows that drop their late rows.
     pub dropping: BTreeSet<String>,
+    /// Sources of whose tables nothing is known, as they are wrong.
+    pub untold: BTreeSet<String>,
     /// Streams whose rows come again for late rows, and the window that makes them.
     pub updating: BTreeMap<String, String>,
 }
@@ -189,7 +191,11 @@ impl<'a> Checker<'a> {
     }
 
     fn sources(&mut self) {
+        let without_columns = self.without_columns();
         for section in self.sections::<SourceSpec>("source") {
+            if without_columns.contains(section.name) {
+                continue;
+            }
             let mut fields = columns::schema(&section.spec.columns.0);
             let event_time = self.event_time(&section, &mut fields);
             let schema = Arc::new(Schema::new(fields));
@@ -229,6 +235,37 @@ impl<'a> Checker<'a> {
             );
             self.plan.sources.push(source);
         }
+    }
+
+    /// Reports sources without columns, but for those that feed tables of their own; gives their names.
+    fn without_columns(&mut self) -> BTreeSet<String> {
+        let root = self.root;
+        let entries = root.get("source").map_or(&[][..], |e| e.node.entries());
+        let without = |entry: &&Entry| {
+            let node = &entry.node;
+            !node.entries().is_empty() && node.get("columns").is_none() && !self.may_feed_tables(entry)
+        };
+        let without: Vec<&Entry> = entries.iter().filter(without).collect();
+        for entry in &without {
+            let message = format!("`source.{}` has no key `columns`", entry.key);
+            let help = "`columns`: the columns, each `\"<type>\"` or `\"<type> not null\"`; types: string, bigint, int, \
+                        double, boolean, timestamp, date";
+            self.problems.help(&entry.node.at, message, help);
+        }
+        without.into_iter().map(|entry| entry.key.clone()).collect()
+    }
+
+    /// Whether a source feeds tables of its own; also where that cannot be told, as the source is wrong.
+    fn may_feed_tables(&self, source: &Entry) -> bool {
+        let spec = source.node.json();
+        let spec: Option<SourceSpec> = spec.and_then(|json| serde_json::from_value(json).ok());
+        let Some(spec) = spec else { return false };
+        let Some(connector) = self.registry.sources.get(spec.kind.as_str()) else {
+            return false;
+        };
+        let fields = vec![Field::new(RECEIVED_AT, timestamp_type(), false)];
+        let context = self.source_context(&source.key, Arc::new(Schema::new(fields)), 0, spec.options.into());
+        !matches!(connector.tables(&context), Ok(None))
     }
 
     pub fn stream(&mut self, name: String, stream: Stream) {
@@ -315,7 +352,7 @@ impl<'a> Checker<'a> {
         let Some(connector) = self.registry.sources.get(source.kind.as_str()) else {
             return;
         };
-        let context = self.source_context(source);
+        let context = self.context_of(source);
         if let Some(error) = node
             .is_whole()
             .then(|| connector.check(&context))
@@ -333,8 +370,11 @@ impl<'a> Checker<'a> {
         if !node.is_whole() {
             return Vec::new();
         }
-        // What is wrong has been reported by the check of the source.
-        let tables = connector.tables(&self.source_context(source)).ok().flatten();
+        let Ok(tables) = connector.tables(&self.context_of(source)) else {
+            // What is wrong has been reported by the check of the source.
+            self.names.untold.insert(source.name.clone());
+            return Vec::new();
+        };
         let mut names = Vec::new();
         for (table, schema) in tables.unwrap_or_default() {
             let stream = format!("{}.{table}", source.name);
@@ -348,17 +388,39 @@ impl<'a> Checker<'a> {
             );
             names.push(table);
         }
+        if !names.is_empty() {
+            // Its rows are those of the tables.
+            self.names.streams.remove(&source.name);
+            self.names.streams.remove(&format!("{}.invalid", source.name));
+        }
         names
     }
 
-    fn source_context(&self, source: &SourceNode) -> SourceContext {
+    fn context_of(&self, source: &SourceNode) -> SourceContext {
+        let SourceNode {
+            name,
+            schema,
+            event_time,
+            options,
+            ..
+        } = source;
+        self.source_context(name, schema.clone(), *event_time, options.clone())
+    }
+
+    fn source_context(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+        event_time: usize,
+        options: serde_json::Value,
+    ) -> SourceContext {
         SourceContext {
             run: self.run.clone(),
             pipeline: self.plan.name.clone(),
-            name: source.name.clone(),
-            schema: source.schema.clone(),
-            event_time: source.event_time,
-            options: source.options.clone(),
+            name: name.into(),
+            schema,
+            event_time,
+            options,
             data_dir: PathBuf::new(),
             stop: CancellationToken::new(),
             counters: Counters::detached(),
@@ -433,6 +495,10 @@ impl<'a> Checker<'a> {
 
     /// Reports a stream that does not exist.
     pub fn no_stream(&mut self, at: &At, typed: &str) {
+        let source = typed.split_once('.').map_or(typed, |(source, _)| source);
+        if self.names.untold.contains(source) {
+            return;
+        }
         let window = typed.strip_suffix(".late");
         if let Some(window) = window.filter(|w| self.names.dropping.contains(*w)) {
             let message = format!("there is no stream `{typed}`: the window drops its late rows");
@@ -477,6 +543,8 @@ impl<'a> Checker<'a> {
         for test in root.get("test").map_or(&[][..], |e| e.node.items()) {
             for input in test.get("input").map_or(&[][..], |e| e.node.entries()) {
                 match self.names.sources.contains(&input.key) {
+                    // Lines have what keys they like.
+                    true if self.feeds_tables(&input.key) => {}
                     true => self.rows(input),
                     false => {
                         let known = self.names.sources.iter().map(String::as_str);
@@ -497,6 +565,11 @@ impl<'a> Checker<'a> {
             let spec = self.read::<TestSpec>(test);
             self.plan.tests.extend(spec);
         }
+    }
+
+    fn feeds_tables(&self, source: &str) -> bool {
+        let sources = &self.plan.sources;
+        sources.iter().any(|s| s.name == source && !s.tables.is_empty())
     }
 
     /// The columns of a test's rows exist.

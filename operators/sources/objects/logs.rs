@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use millstream_engine::source::Tables;
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 
 use crate::aws::{self, AwsOptions};
-use crate::formats::log::{Budget, LogMapper, LogSchema, Reader, Tables};
+use crate::formats::log::{Budget, LogMapper, LogSchema, Reader};
 
 /// Bytes of a schema, at most.
 const SCHEMA_BYTES: u64 = 16 << 20;
@@ -111,6 +112,19 @@ impl Log {
     ) -> Reader {
         let reader = Reader::new(from, self.mapper(name));
         reader.resume(place.unwrap_or_default())
+    }
+
+    /// What each line of a file feeds into the tables.
+    ///
+    /// # Errors
+    /// More rows are bad than may be.
+    pub fn lines(&self, name: &str, lines: &[String]) -> Result<Vec<Tables>> {
+        let mut mapper = self.mapper(name);
+        let mut tables = |line: &String| {
+            mapper.push_line(line.as_bytes())?;
+            mapper.finish()
+        };
+        lines.iter().map(&mut tables).collect()
     }
 
     /// Whether more rows were bad than may be.

@@ -33,7 +33,9 @@ mod store;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use millstream_engine::source::{Source, SourceConnector, SourceContext, options as typed};
+use millstream_engine::source::{
+    RECEIVED_AT, Source, SourceConnector, SourceContext, Tables, options as typed,
+};
 use millstream_engine::{Error, Result};
 
 use self::options::Settings;
@@ -68,6 +70,10 @@ impl SourceConnector for S3Connector {
         tables(&typed::<S3Options>(&cx.options)?.check()?)
     }
 
+    fn tables_of(&self, cx: &SourceContext, lines: &[String]) -> Result<Vec<Tables>> {
+        tables_of(&typed::<S3Options>(&cx.options)?.check()?, lines)
+    }
+
     fn is_bounded(&self, options: &serde_json::Value) -> bool {
         options["follow"] != true
     }
@@ -99,6 +105,10 @@ impl SourceConnector for FileConnector {
         tables(&typed::<FileOptions>(&cx.options)?.check()?)
     }
 
+    fn tables_of(&self, cx: &SourceContext, lines: &[String]) -> Result<Vec<Tables>> {
+        tables_of(&typed::<FileOptions>(&cx.options)?.check()?, lines)
+    }
+
     fn is_bounded(&self, options: &serde_json::Value) -> bool {
         options["follow"] != true
     }
@@ -127,16 +137,28 @@ pub async fn exists(url: &str) -> Result<bool> {
 }
 
 fn check(settings: &Settings, cx: &SourceContext) -> Result<()> {
-    match &settings.log {
-        Some(log) => log.schema().map(drop),
-        None => Decoder::filling_arrival(cx.schema.clone()).map(drop),
+    let Some(log) = &settings.log else {
+        return Decoder::filling_arrival(cx.schema.clone()).map(drop);
+    };
+    log.schema()?;
+    if cx.schema.fields().iter().any(|field| field.name() != RECEIVED_AT) {
+        let why = "columns are not for format = \"log\"; the schema says what rows are made of";
+        return Err(Error::config(why));
     }
+    Ok(())
 }
 
 /// The tables of a log.
 fn tables(settings: &Settings) -> Result<Option<Vec<(String, SchemaRef)>>> {
     let log = settings.log.as_ref();
     log.map(|log| Ok(log.schema()?.arrow())).transpose()
+}
+
+fn tables_of(settings: &Settings, lines: &[String]) -> Result<Vec<Tables>> {
+    match &settings.log {
+        Some(log) => log.open()?.lines("test.json", lines),
+        None => Err(Error::bug("only a log feeds tables")),
+    }
 }
 
 #[cfg(test)]

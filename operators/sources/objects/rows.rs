@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use millstream_engine::metrics::Counters;
-use millstream_engine::source::SourceBatch;
+use millstream_engine::source::{SourceBatch, Tables};
 use millstream_engine::{Error, ErrorClass, Result};
 use tokio::sync::mpsc;
 
@@ -21,7 +21,7 @@ use super::progress::{At, Object};
 use super::store::{Failure, Store};
 use crate::formats::files::{self, Packing};
 use crate::formats::json::{self, Decoder};
-use crate::formats::log::{self, Tables};
+use crate::formats::log;
 use crate::formats::{Absent, Piece, Place, csv, parquet};
 use crate::sources::invalid::InvalidRows;
 
