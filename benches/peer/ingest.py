@@ -14,6 +14,7 @@ SHAPES = [(500, 16), (1, 256)]
 DEBIAN = CACHE / "peer-debian"
 PACKAGES = ["nginx", "rsyslog", "libestr0", "libfastjson4"]
 LINES_PER_WRITE = 500
+SYSLOG_BUFFER = 1 << 18
 
 # One worker. A body is only there for the log where a request is passed on, so each is, without its body, to a server in
 # the same worker that answers what Millstream would, from a file that stays open. The body is logged as it is, with a
@@ -45,7 +46,7 @@ global(workDirectory="{dir}" maxMessageSize="8k")
 module(load="imptcp" threads="1")
 template(name="line" type="string" string="%rawmsg%\\n")
 ruleset(name="rows" queue.type="direct") {{
-  action(type="omfile" file="{dir}/rows" template="line" asyncWriting="off" flushOnTXEnd="off" ioBufferSize="256k" sync="off") }}
+  action(type="omfile" file="{dir}/rows" template="line" asyncWriting="off" flushOnTXEnd="off" ioBufferSize="{buffer}" sync="off") }}
 input(type="imptcp" port="{port}" address="127.0.0.1" ruleset="rows")
 """
 
@@ -138,23 +139,24 @@ def syslog(seconds):
     with tempfile.TemporaryDirectory(prefix="millstream-bench-") as directory:
         directory = pathlib.Path(directory)
         config = directory / "rsyslog.conf"
-        config.write_text(RSYSLOG.format(dir=directory, port=port))
+        config.write_text(RSYSLOG.format(dir=directory, port=port, buffer=SYSLOG_BUFFER))
         command = [DEBIAN / "usr/sbin/rsyslogd", "-n", "-f", config, "-i", directory / "pid", "-M", modules()]
         process = subprocess.Popen(["taskset", "-c", SERVER_CORE, *map(str, command)], env=libraries(),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            connection = connected(port, process)
+            connection = connected(port)
             rows, started = 0, time.monotonic()
             while time.monotonic() < started + seconds:
                 connection.sendall(block)
                 rows += LINES_PER_WRITE
-            # What is still in its buffer is written when it ends.
             connection.close()
+            # It has read all but its buffer, which it writes when it ends.
+            until(lambda: (directory / "rows").stat().st_size >= rows * len(block) / LINES_PER_WRITE - SYSLOG_BUFFER)
             process.terminate()
             process.wait(60)
             took = time.monotonic() - started
             written = (directory / "rows").read_bytes().count(b"\n")
-            if written < rows * 0.999:
+            if written != rows:
                 raise SystemExit(f"rsyslog has written {written} of {rows} lines")
             return written / took
         finally:
@@ -162,15 +164,27 @@ def syslog(seconds):
             process.wait()
 
 
-def connected(port, process):
-    deadline = time.monotonic() + support.PATIENCE
-    while True:
+def connected(port):
+    """A connection, as soon as somebody listens."""
+    made = []
+
+    def attempt():
         try:
-            return socket.create_connection(("127.0.0.1", port))
+            made.append(socket.create_connection(("127.0.0.1", port)))
         except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+            pass
+        return made
+
+    until(attempt)
+    return made[0]
+
+
+def until(reached):
+    deadline = time.monotonic() + support.PATIENCE
+    while not reached():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"rsyslog: not within {support.PATIENCE} s")
+        time.sleep(0.02)
 
 
 def unpacked():
