@@ -139,7 +139,7 @@ impl Kept {
     pub fn store(&mut self, arrived: &Arrived<'_>, keep: &[bool]) -> Result<()> {
         let mut by_slice: Vec<(i64, Vec<u32>)> = Vec::new();
         // Neighbouring rows are mostly of one slice.
-        let mut last = (0, i64::MAX..i64::MIN);
+        let mut last = (0, 0..0);
         for (row, at) in arrived.times.iter().enumerate().filter(|(row, _)| keep[*row]) {
             if !last.1.contains(at) {
                 let start = self.start_of(*at);
