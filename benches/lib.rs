@@ -105,12 +105,13 @@ fn write_rows(to: &mut String, rows: usize, between: &str) {
     }
 }
 
-fn impression_id(row: usize) -> String {
+/// The id of an impression, in the form of a UUID.
+pub fn impression_id(row: usize) -> String {
     format!("00000000-0000-4000-8000-{row:012x}")
 }
 
 /// Ads are visited in a scattered order, as in life.
-fn ad_id(row: usize, ads: usize) -> String {
+pub fn ad_id(row: usize, ads: usize) -> String {
     let ad = row.wrapping_mul(2_654_435_761) % ads;
     format!("aaaaaaaa-0000-4000-8000-{ad:012x}")
 }

@@ -7,10 +7,11 @@
 //!
 //! `cargo bench --workspace --bench nexmark [-- QUERY …]`
 
+mod counted;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, anyhow, ensure};
@@ -22,17 +23,17 @@ use datafusion::prelude::{CsvReadOptions, SessionConfig, SessionContext};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use millstream_benches::median;
 use millstream_engine::config::{self, PipelineSource};
-use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::{Counters, Metrics};
 use millstream_engine::plan::Plan;
 use millstream_engine::runtime::{self, BoundedRun, RunOptions, timer};
-use millstream_engine::sink::{Committable, Sink};
 use millstream_engine::source::{
     Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
 };
 use millstream_operators::Environment;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+
+use counted::Counted;
 
 /// Events of all three streams: 920,000 bids, 60,000 auctions, 20,000 persons.
 const EVENTS: u64 = 1_000_000;
@@ -178,7 +179,7 @@ async fn streamed(
         }),
     };
     runtime::start(plan.clone(), options).done().await?;
-    Ok(counted.0.load(Ordering::Relaxed))
+    Ok(counted.rows())
 }
 
 /// Runs the batch query; how many results it gave, and how many seconds it took.
@@ -234,26 +235,6 @@ impl Source for InMemory {
     }
 
     async fn commit(&self, _: &Offsets) -> millstream_engine::Result<()> {
-        Ok(())
-    }
-}
-
-/// A sink that counts.
-#[derive(Clone, Default)]
-struct Counted(Arc<AtomicU64>);
-
-#[async_trait]
-impl Sink for Counted {
-    async fn write(&mut self, rows: RecordBatch) -> millstream_engine::Result<()> {
-        self.0.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn prepare(&mut self, _: Barrier) -> millstream_engine::Result<Committable> {
-        Ok(Committable::default())
-    }
-
-    async fn commit(&mut self, _: Epoch, _: Committable) -> millstream_engine::Result<()> {
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ mod cell;
 mod column;
 mod errors;
 pub mod infer;
+mod lex;
 mod mapper;
 pub mod merge;
 mod number;

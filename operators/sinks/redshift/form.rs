@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, Timestamp
 use chrono::NaiveDate;
 use millstream_engine::{Error, Result};
 
-use super::columns::{Column, ROW_NUMBER, RUN_DATE, Staged};
+use super::columns::{Column, ROW_NUMBER, RUN_DATE, Staged, written};
 use super::table::{Dated, Replace, Target};
 
 /// What rows look like when they are staged.
@@ -27,7 +27,7 @@ pub(super) struct Form {
 impl Form {
     pub fn new(target: &Target, columns: Vec<Column>, dated: Option<Dated>) -> Result<Form> {
         let staged = Staged::new(&columns)?;
-        let index = |name: &String| columns.iter().position(|c| c.name == *name);
+        let index = |name: &String| written(&columns).position(|c| c.name == *name);
         let (key, numbered) = match &target.replace {
             Replace::Key(key) => (key.iter().filter_map(index).collect(), true),
             _ => (Vec::new(), false),
@@ -69,7 +69,7 @@ impl Form {
     /// Why the warehouse would refuse a row.
     pub fn refusal(&self, rows: &RecordBatch, row: usize) -> Option<String> {
         let null = self.key.iter().find(|i| rows.column(**i).is_null(row));
-        let null = null.map(|i| format!("{}: NULL in the key", self.columns[*i].name));
+        let null = null.map(|i| format!("{}: NULL in the key", self.schema.field(*i).name()));
         null.or_else(|| self.staged.refusal(rows, row))
     }
 
@@ -98,7 +98,7 @@ impl Form {
                 "date_column: a row has {} in column {:?}, but the run's date is {}; take such rows out in a query, or \
                  leave date_column away: rows are then replaced by the date of their run",
                 arrow::util::display::array_value_to_string(column, row)?,
-                self.columns[index].name,
+                self.schema.field(index).name(),
                 dated.date
             ))),
         }

@@ -104,6 +104,11 @@ impl Target {
             check_date_column(&columns, name)?;
         }
         let replace = replaces(options, dated, &find)?;
+        if let Replace::Key(names) = &replace {
+            for name in names {
+                check_written(&columns, "key", name)?;
+            }
+        }
         let target = Target {
             pipeline: cx.pipeline.clone(),
             sink: cx.name.clone(),
@@ -139,6 +144,7 @@ impl Target {
             columns.push(Column {
                 name: RUN_DATE.into(),
                 sql: "date".into(),
+                noop: false,
             });
         }
         Staged::new(&columns)?;
@@ -206,7 +212,18 @@ fn check_style(keys: &Keys) -> Result<()> {
     }
 }
 
+/// What goes by the values of a column needs one that is written.
+fn check_written(columns: &[Column], key: &str, name: &str) -> Result<()> {
+    match columns.iter().any(|c| c.name == name && c.noop) {
+        true => Err(Error::config(format!(
+            "{key}: column {name:?} is only declared (is_noop), so rows have no value in it; name another"
+        ))),
+        false => Ok(()),
+    }
+}
+
 fn check_date_column(columns: &[Column], name: &str) -> Result<()> {
+    check_written(columns, "date_column", name)?;
     let found = columns
         .iter()
         .find(|c| c.name == name)
