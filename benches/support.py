@@ -36,7 +36,9 @@ def build_benches(names):
     binaries alone do not have, so one command for all compiles DataFusion once instead of twice. With BIN: the newest there."""
     if "BIN" in os.environ:
         programs = {name: [file for file in (BIN / "deps").glob(f"{name}-*") if not file.suffix] for name in names}
-        return {name: str(max(files, key=os.path.getmtime)) for name, files in programs.items() if files}
+        if missing := [name for name, files in programs.items() if not files]:
+            raise SystemExit(f"{BIN} has no bench {missing[0]}")
+        return {name: str(max(files, key=os.path.getmtime)) for name, files in programs.items()}
     flags = [flag for name in names for flag in ("--bench", name)]
     built = subprocess.run(["cargo", "build", "--release", "--workspace", "--bins", *flags, "--message-format",
                             "json-render-diagnostics"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
