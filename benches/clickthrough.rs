@@ -12,8 +12,6 @@
 //! `cargo bench --workspace --bench clickthrough [-- PART_OF_A_NAME]`; MILLSTREAM_BENCH_DIR names a directory for the
 //! logs (default: where temporary files go).
 
-mod counted;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +24,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
+use millstream_benches::in_memory::Counted;
 use millstream_benches::{START, ad_id, impression_id, median};
 use millstream_engine::config::{self, PipelineSource};
 use millstream_engine::metrics::{Counters, Metrics};
@@ -37,8 +36,6 @@ use millstream_operators::Environment;
 use millstream_operators::log::{Log, LogOptions};
 use millstream_operators::sources::http::{Ingest, Limits};
 use tokio_util::sync::CancellationToken;
-
-use counted::Counted;
 
 const IMPRESSIONS: usize = 6_000_000;
 /// Impressions for each click.

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::stream::{BoxStream, StreamExt};
-use millstream_benches::in_memory::{Counted, InMemory, total};
+use millstream_benches::in_memory::{Counted, InMemory};
 use millstream_benches::{START, median, memory, with_spread};
 use millstream_engine::config::{self, PipelineSource};
 use millstream_engine::metrics::Metrics;
@@ -239,7 +239,7 @@ struct Measured {
     /// What memory it had more than before, when all rows were read and no window had closed for the last time.
     open_bytes: u64,
     results: u64,
-    total: i64,
+    total: u64,
 }
 
 impl Measured {
@@ -371,7 +371,7 @@ fn schema() -> SchemaRef {
 async fn streamed(shape: &Shape, inputs: Vec<Vec<RecordBatch>>) -> anyhow::Result<Measured> {
     let plans = (0..shape.pipelines).map(|number| shape.plan(number));
     let plans = plans.collect::<anyhow::Result<Vec<_>>>()?;
-    let (counted, open) = (Counted::default(), Arc::new(AtomicU64::new(0)));
+    let (counted, open) = (Counted::summing("n"), Arc::new(AtomicU64::new(0)));
     let before = memory::now()?;
     let started = Instant::now();
     let start = |(plan, input): (Plan, Vec<RecordBatch>)| {
@@ -401,26 +401,25 @@ async fn streamed(shape: &Shape, inputs: Vec<Vec<RecordBatch>>) -> anyhow::Resul
         seconds: started.elapsed().as_secs_f64(),
         open_bytes: open.load(Ordering::Relaxed).saturating_sub(before),
         results: counted.rows(),
-        total: counted.total(),
+        total: counted.sum(),
     })
 }
 
 async fn batched(shape: &Shape, inputs: Vec<Vec<RecordBatch>>) -> anyhow::Result<Measured> {
-    let (mut seconds, mut results, mut all) = (0.0, 0, 0);
+    let (mut seconds, counted) = (0.0, Counted::summing("n"));
     for input in inputs {
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         context.register_table("rows", Arc::new(MemTable::try_new(schema(), vec![input])?))?;
         let started = Instant::now();
         let made = context.sql(&shape.query()).await?.collect().await?;
         seconds += started.elapsed().as_secs_f64();
-        results += made.iter().map(|rows| rows.num_rows() as u64).sum::<u64>();
-        all += made.iter().map(total).sum::<i64>();
+        made.iter().try_for_each(|rows| counted.take(rows))?;
     }
     Ok(Measured {
         seconds,
         open_bytes: 0,
-        results,
-        total: all,
+        results: counted.rows(),
+        total: counted.sum(),
     })
 }
 

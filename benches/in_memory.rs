@@ -1,12 +1,13 @@
 //! What a pipeline reads and writes where the bench is about what lies between: rows in memory, and a sink that counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
+use millstream_engine::Error;
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::sink::{Committable, Sink};
 use millstream_engine::source::{Offset, Offsets, PartitionId, Partitions, Source, SourceBatch};
@@ -44,38 +45,51 @@ impl Source for InMemory {
     }
 }
 
-/// A sink that counts.
+/// Counts the rows it is given, and may sum up one of their columns; clones share the counts.
 #[derive(Clone, Default)]
 pub struct Counted {
-    rows: Arc<AtomicU64>,
-    total: Arc<AtomicI64>,
+    column: Option<&'static str>,
+    counts: Arc<[AtomicU64; 2]>,
 }
 
 impl Counted {
-    /// Rows that came.
+    /// With the sum of a column of type bigint.
+    pub fn summing(column: &'static str) -> Counted {
+        Counted {
+            column: Some(column),
+            ..Counted::default()
+        }
+    }
+
+    /// Rows so far.
     pub fn rows(&self) -> u64 {
-        self.rows.load(Ordering::Relaxed)
+        self.counts[0].load(Ordering::Relaxed)
     }
 
-    /// The sum of their column `n`, where there is one.
-    pub fn total(&self) -> i64 {
-        self.total.load(Ordering::Relaxed)
+    /// The sum so far.
+    pub fn sum(&self) -> u64 {
+        self.counts[1].load(Ordering::Relaxed)
     }
-}
 
-/// The sum of the column `n`; 0 without one.
-pub fn total(rows: &RecordBatch) -> i64 {
-    let counts = rows.column_by_name("n");
-    let counts = counts.and_then(|counts| counts.as_primitive_opt::<Int64Type>());
-    counts.and_then(arrow::compute::sum).unwrap_or(0)
+    /// Counts rows.
+    pub fn take(&self, rows: &RecordBatch) -> millstream_engine::Result<()> {
+        self.counts[0].fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
+        if let Some(name) = self.column {
+            let numbers = rows
+                .column_by_name(name)
+                .and_then(|c| c.as_primitive_opt::<Int64Type>());
+            let numbers = numbers.ok_or_else(|| Error::bug(format!("the result has no bigint {name:?}")))?;
+            let sum = arrow::compute::sum(numbers).unwrap_or(0);
+            self.counts[1].fetch_add(sum as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
 impl Sink for Counted {
     async fn write(&mut self, rows: RecordBatch) -> millstream_engine::Result<()> {
-        self.rows.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
-        self.total.fetch_add(total(&rows), Ordering::Relaxed);
-        Ok(())
+        self.take(&rows)
     }
 
     async fn prepare(&mut self, _: Barrier) -> millstream_engine::Result<Committable> {

@@ -7,8 +7,6 @@
 //!
 //! `cargo bench --workspace --bench nexmark [-- QUERY …]`
 
-mod counted;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,23 +15,19 @@ use std::time::Instant;
 use anyhow::{Context, anyhow, ensure};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{CsvReadOptions, SessionConfig, SessionContext};
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures::stream::TryStreamExt;
+use millstream_benches::in_memory::{Counted, InMemory};
 use millstream_benches::median;
 use millstream_engine::config::{self, PipelineSource};
 use millstream_engine::metrics::{Counters, Metrics};
 use millstream_engine::plan::Plan;
 use millstream_engine::runtime::{self, BoundedRun, RunOptions, timer};
-use millstream_engine::source::{
-    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
-};
+use millstream_engine::source::{Offsets, Source, SourceContext};
 use millstream_operators::Environment;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-
-use counted::Counted;
 
 /// Events of all three streams: 920,000 bids, 60,000 auctions, 20,000 persons.
 const EVENTS: u64 = 1_000_000;
@@ -204,38 +198,4 @@ async fn batched(
     let results = context.sql(&text).await?.collect().await?;
     let seconds = started.elapsed().as_secs_f64();
     Ok((results.iter().map(|rows| rows.num_rows() as u64).sum(), seconds))
-}
-
-/// Rows in one partition.
-struct InMemory(Vec<RecordBatch>);
-
-#[async_trait]
-impl Source for InMemory {
-    fn schema(&self) -> SchemaRef {
-        self.0[0].schema()
-    }
-
-    async fn partitions(&self, read: &Offsets) -> millstream_engine::Result<Partitions> {
-        Ok(Partitions::fixed([PartitionId("0".into())], read))
-    }
-
-    fn read(
-        &self,
-        _: &PartitionId,
-        _: Option<Offset>,
-    ) -> BoxStream<'static, millstream_engine::Result<SourceBatch>> {
-        let batch = |rows| {
-            Ok(SourceBatch {
-                tables: Vec::new(),
-                rows,
-                invalid: None,
-                offset: Offset(String::new()),
-            })
-        };
-        stream::iter(self.0.clone()).map(batch).boxed()
-    }
-
-    async fn commit(&self, _: &Offsets) -> millstream_engine::Result<()> {
-        Ok(())
-    }
 }

@@ -31,16 +31,14 @@ def build_binaries():
         subprocess.run(["cargo", "build", "--release", "--workspace", "--bins"], cwd=ROOT, check=True)
 
 
-def build_bench(name):
-    """The path of a bench program, built unless BENCH_<NAME> names it."""
-    if built := os.environ.get(f"BENCH_{name.upper()}"):
-        return built
-    return build_benches([name])[name]
-
-
 def build_benches(names):
     """Names and paths of bench programs, built together with the binaries: what benches depend on has features that the
-    binaries alone do not have, so one command for all compiles DataFusion once instead of twice."""
+    binaries alone do not have, so one command for all compiles DataFusion once instead of twice. With BIN: the newest there."""
+    if "BIN" in os.environ:
+        programs = {name: [file for file in (BIN / "deps").glob(f"{name}-*") if not file.suffix] for name in names}
+        if missing := [name for name, files in programs.items() if not files]:
+            raise SystemExit(f"{BIN} has no bench {missing[0]}")
+        return {name: str(max(files, key=os.path.getmtime)) for name, files in programs.items()}
     flags = [flag for name in names for flag in ("--bench", name)]
     built = subprocess.run(["cargo", "build", "--release", "--workspace", "--bins", *flags, "--message-format",
                             "json-render-diagnostics"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
