@@ -1,6 +1,7 @@
 //! What the benches share: the rows of the advertising pipeline, as Arrow and as JSON, and a service to talk to.
 
 pub mod service;
+pub mod shapes;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -68,12 +69,12 @@ fn write_rows(to: &mut String, rows: usize, between: &str) {
     }
 }
 
-fn impression_id(row: usize) -> String {
+pub(crate) fn impression_id(row: usize) -> String {
     format!("00000000-0000-4000-8000-{row:012x}")
 }
 
 /// Ads are visited in a scattered order, as in life.
-fn ad_id(row: usize, ads: usize) -> String {
+pub(crate) fn ad_id(row: usize, ads: usize) -> String {
     let ad = row.wrapping_mul(2_654_435_761) % ads;
     format!("aaaaaaaa-0000-4000-8000-{ad:012x}")
 }
