@@ -140,7 +140,12 @@ impl Order {
     }
 
     fn learn(&mut self, key: &[u8], name: &[u8], column: Option<usize>) {
-        if self.steps.len() == MAX_STEPS || key.len() > LONGEST_KEY {
+        if key.len() > LONGEST_KEY {
+            return;
+        }
+        if self.steps.len() == MAX_STEPS {
+            // Names that will not come again may have taken all the room.
+            self.disordered = true;
             return;
         }
         for place in self.places.values_mut().filter(|place| **place >= self.next) {
