@@ -84,7 +84,7 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// How many cores the process may use: `Cpus_allowed_list:	0-1,4`.
+/// How many cores the process may use: `Cpus_allowed_list: 0-1,4`.
 fn cores(pid: &str) -> Option<usize> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let list = status

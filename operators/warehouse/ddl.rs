@@ -1,12 +1,10 @@
-//! How a table is made: `CREATE TABLE ns.name("column" type …) SORTKEY(a, b)`.
+//! How a table is made: `CREATE TABLE ns.name("column" type …) DISTKEY(a) SORTKEY(a, b)`.
 //!
 //! Names are quoted where SQL needs it, columns always. Redshift folds quoted names to small letters unless told
 //! otherwise, so two names that differ only in that are one.
 
-use arrow::datatypes::Schema;
-
 use super::column::ColumnSql;
-use super::types::{Dialect, SORTKEY, SQL, SqlType, TypeError};
+use super::types::Dialect;
 
 /// The namespace that goes without saying.
 pub const PUBLIC: &str = "public";
@@ -23,31 +21,6 @@ pub struct TableSql {
 }
 
 impl TableSql {
-    /// The table that holds rows of `schema`, by the `sql` of its fields and the `sortkey` of its own.
-    ///
-    /// # Errors
-    /// A column is of a type that no warehouse holds.
-    pub fn of_schema(name: &str, schema: &Schema) -> Result<TableSql, TypeError> {
-        let mut columns = Vec::new();
-        for field in schema.fields() {
-            let column = match field.metadata().get(SQL) {
-                Some(sql) => ColumnSql::parse(sql)?,
-                None => ColumnSql {
-                    not_null: !field.is_nullable(),
-                    ..ColumnSql::plain(SqlType::of_field(field)?)
-                },
-            };
-            columns.push((field.name().clone(), column));
-        }
-        let sortkey = schema.metadata().get(SORTKEY).map(String::as_str);
-        let sortkey = sortkey.unwrap_or_default().split(',').map(str::trim);
-        Ok(TableSql {
-            name: name.into(),
-            columns,
-            sortkey: sortkey.filter(|k| !k.is_empty()).map(str::to_owned).collect(),
-        })
-    }
-
     /// The statement that makes it, without a semicolon.
     pub fn create(&self, namespace: &str, dialect: Dialect) -> String {
         let columns = self.columns.iter();
@@ -58,6 +31,10 @@ impl TableSql {
             qualified(namespace, &self.name),
             columns.join(",\n")
         );
+        let distkey = self.columns.iter().find(|(_, column)| column.distkey);
+        if let (Some((name, _)), Dialect::Redshift) = (distkey, dialect) {
+            sql.push_str(&format!(" DISTKEY({})", identifier(name)));
+        }
         if dialect == Dialect::Redshift && !self.sortkey.is_empty() {
             let keys: Vec<String> = self.sortkey.iter().map(|k| identifier(k)).collect();
             sql.push_str(&format!(" SORTKEY({})", keys.join(", ")));

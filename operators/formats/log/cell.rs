@@ -70,6 +70,17 @@ impl Takes {
         }
     }
 
+    /// The cell of a number that stands nowhere, where the column takes integers and this is one of them.
+    pub fn integer(self, value: u64) -> Option<Cell> {
+        let most = match self.of {
+            SqlType::SmallInt => i16::MAX as u64,
+            SqlType::Integer => i32::MAX as u64,
+            SqlType::BigInt => i64::MAX as u64,
+            _ => return None,
+        };
+        (!self.json && value <= most).then_some(Cell::Int(value as i64))
+    }
+
     fn json(self, raw: Raw, text: &str, scratch: &mut String) -> Result<Cell, Bad> {
         let cell = match raw.kind {
             Kind::Object | Kind::Array => in_scratch(scratch, |to| {

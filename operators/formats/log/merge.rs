@@ -3,8 +3,8 @@
 
 use super::schema::{Column, From, LogSchema, Table};
 use super::tree::Tree;
-use crate::warehouse::ddl::PUBLIC;
-use crate::warehouse::evolve::evolve;
+use crate::warehouse::ddl::{PUBLIC, qualified};
+use crate::warehouse::evolve::{Known, evolve};
 use crate::warehouse::types::{Dialect, SqlType};
 
 /// What came of it.
@@ -91,7 +91,8 @@ impl Merging {
         };
         for before in base.sql(false) {
             if let Some(after) = merged.iter().find(|t| t.name == before.name) {
-                let evolution = evolve(&before, after, PUBLIC, Dialect::Redshift);
+                let name = qualified(PUBLIC, &after.name);
+                let evolution = evolve(&before, Known::All, after, &name, Dialect::Redshift);
                 self.refused.extend(evolution.refused);
             }
         }

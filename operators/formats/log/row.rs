@@ -196,9 +196,10 @@ impl Out {
             Place::Value { slot, of, objects } => whole_value(input, slot, of, objects),
             Place::Index => match input.element {
                 Some((_, _, Index::Key(key))) => key,
-                Some((_, _, Index::Number(number))) => {
-                    return self.written(&number.to_string(), Kind::Number, scratch);
-                }
+                Some((_, _, Index::Number(number))) => match self.takes.integer(number) {
+                    Some(cell) => return Ok(cell),
+                    None => return self.written(&number.to_string(), Kind::Number, scratch),
+                },
                 None => Raw::default(),
             },
             Place::FileName => return self.written(input.file, Kind::String, scratch),

@@ -2,49 +2,13 @@
 //! what it is. Nothing is converted here, so a number keeps the digits it was written with, and what no column wants
 //! costs no more than to pass over it.
 //!
-//! The grammar is RFC 8259, and nothing else. A key that is there twice counts as its last, as in Python.
+//! A key that is there twice counts as its last, as in Python.
 
 use super::errors::Bad;
+pub(super) use super::lex::{Kind, Raw};
+use super::lex::{Lexer, MAX_DEPTH, Wrong};
 use super::paths::{NodeId, Paths};
-use super::strings::{ordinary, unescape};
-
-/// Arrays and objects in each other, at most: deeper is an attack on the stack.
-const MAX_DEPTH: usize = 128;
-
-/// What a value is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
-    #[default]
-    Missing,
-    Null,
-    True,
-    False,
-    Number,
-    /// The quotes are not in its place.
-    String,
-    Object,
-    Array,
-}
-
-/// A value and its place in the line, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Raw {
-    pub kind: Kind,
-    /// Whether a string has escapes.
-    pub escaped: bool,
-    pub start: u32,
-    pub end: u32,
-}
-
-impl Raw {
-    /// What is there.
-    pub fn text(self, of: &str) -> &str {
-        &of[self.start as usize..self.end as usize]
-    }
-}
-
-/// Where a line stops being JSON, and what was expected.
-type Wrong = (usize, &'static str);
+use super::strings::unescape;
 
 /// What is noted of a line.
 #[derive(Default)]
@@ -74,17 +38,48 @@ impl List {
         let each = self.found.chunks_exact(2 + self.paths.slots());
         each.map(|element| (element[0], element[1], &element[2..]))
     }
+
+    /// Takes the elements of a list, or the members of an object, up to `close`: one each, also where a key is there
+    /// twice.
+    fn fill(&mut self, lexer: &mut Lexer<'_>, close: u8, depth: usize) -> Result<(), Wrong> {
+        self.found.clear();
+        let width = 2 + self.paths.slots();
+        let mut more = lexer.opens(close);
+        while more {
+            let mut key = Raw::default();
+            if close == b'}' {
+                lexer.quote()?;
+                key = lexer.key()?;
+            }
+            let at = self.found.len();
+            self.found.resize(at + width, Raw::default());
+            let mut noted = Noted {
+                paths: &mut self.paths,
+                slots: &mut self.found[at + 2..],
+                lists: &mut [],
+            };
+            let whole = noted.value(lexer, 0, depth + 1)?;
+            (self.found[at], self.found[at + 1]) = (key, whole);
+            more = !lexer.ends(close)?;
+        }
+        Ok(())
+    }
 }
 
 /// Notes what is wanted of a line, and checks all of it.
 pub(super) fn line(text: &str, paths: &mut Paths, notes: &mut Notes) -> Result<Raw, Bad> {
-    let mut scan = Scan::new(text, 0);
+    let mut lexer = Lexer::new(text, 0);
     notes.slots.fill(Raw::default());
     notes.lists.iter_mut().for_each(|list| list.found.clear());
-    let scanned = scan.value(Some(0), paths, &mut notes.slots, &mut notes.lists, 0);
-    let scanned = scanned.and_then(|root| match scan.next() {
+    let mut noted = Noted {
+        paths,
+        slots: &mut notes.slots,
+        lists: &mut notes.lists,
+    };
+    let scanned = noted.value(&mut lexer, 0, 0);
+    let scanned = scanned.and_then(|root| match lexer.next() {
         None => Ok(root),
-        Some(_) => Err((scan.at, "the end of the line")),
+        Some(_) => Err((lexer.at, "the end of the line")),
     });
     scanned.map_err(|(at, expected)| {
         let column = text[..text.floor_char_boundary(at)].chars().count() + 1;
@@ -101,339 +96,106 @@ pub(super) fn line(text: &str, paths: &mut Paths, notes: &mut Notes) -> Result<R
 
 /// The members of a list, without keys, or of an object, which was scanned before.
 pub(super) fn members(text: &str, of: Raw) -> Vec<(Raw, Raw)> {
-    let mut scan = Scan::new(text, of.start as usize);
     let mut list = List::new();
-    let scanned = match of.kind {
-        Kind::Object => scan.members(&mut list, 0),
-        _ => scan.elements(&mut list, 0),
-    };
+    let close = if of.kind == Kind::Object { b'}' } else { b']' };
+    let scanned = list.fill(&mut Lexer::new(text, of.start as usize), close, 0);
     debug_assert!(scanned.is_ok(), "it was scanned before");
     list.elements().map(|(key, whole, _)| (key, whole)).collect()
 }
 
-struct Scan<'t> {
-    text: &'t str,
-    bytes: &'t [u8],
-    at: usize,
+/// What is wanted, and where it is noted.
+struct Noted<'n> {
+    paths: &'n mut Paths,
+    slots: &'n mut [Raw],
+    lists: &'n mut [List],
 }
 
-impl<'t> Scan<'t> {
-    fn new(text: &'t str, at: usize) -> Scan<'t> {
-        let bytes = text.as_bytes();
-        Scan { text, bytes, at }
-    }
-
-    #[inline]
-    fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
-    }
-
-    /// The next byte that is no blank, which is not passed.
-    #[inline]
-    fn next(&mut self) -> Option<u8> {
-        loop {
-            match self.peek() {
-                Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
-                other => return other,
-            }
-        }
-    }
-
-    /// A value; `node` is where in the tree of what is wanted it stands, if anywhere.
-    fn value(
-        &mut self,
-        node: Option<NodeId>,
-        paths: &mut Paths,
-        slots: &mut [Raw],
-        lists: &mut [List],
-        depth: usize,
-    ) -> Result<Raw, Wrong> {
-        let first = self.next();
-        let start = self.at;
+impl Noted<'_> {
+    /// A value; `node` is where in the tree of what is wanted it stands.
+    fn value(&mut self, lexer: &mut Lexer<'_>, node: NodeId, depth: usize) -> Result<Raw, Wrong> {
+        let first = lexer.next();
+        let start = lexer.at;
         let raw = match first {
-            Some(b'"') => self.string()?,
             Some(b'{' | b'[') if depth == MAX_DEPTH => return Err((start, "less depth")),
             Some(b'{') => {
-                let list = node.and_then(|node| paths.list_of(node));
-                let below = node.filter(|node| paths.has_children(*node));
-                match (list, below) {
-                    // Both are rare: the object is walked twice.
-                    (Some(list), Some(below)) => {
-                        self.object(Some(below), paths, slots, lists, depth)?;
-                        self.at = start;
-                        self.members(&mut lists[list], depth)?;
-                    }
-                    (Some(list), None) => self.members(&mut lists[list], depth)?,
-                    (None, below) => self.object(below, paths, slots, lists, depth)?,
+                // That both are wanted is rare: the object is walked twice.
+                if self.paths.has_children(node) {
+                    self.object(lexer, node, depth)?;
+                } else if self.paths.list_of(node).is_none() {
+                    lexer.skip(depth)?;
                 }
-                self.raw(Kind::Object, start)
+                if let Some(list) = self.paths.list_of(node) {
+                    lexer.at = start;
+                    self.lists[list].fill(lexer, b'}', depth)?;
+                }
+                lexer.raw(Kind::Object, start)
             }
             Some(b'[') => {
-                match node.and_then(|node| paths.list_of(node)) {
-                    Some(list) => self.elements(&mut lists[list], depth)?,
-                    None => self.array(paths, depth)?,
+                match self.paths.list_of(node) {
+                    Some(list) => self.lists[list].fill(lexer, b']', depth)?,
+                    None => lexer.skip(depth)?,
                 }
-                self.raw(Kind::Array, start)
+                lexer.raw(Kind::Array, start)
             }
-            Some(b't') => self.word("true", Kind::True)?,
-            Some(b'f') => self.word("false", Kind::False)?,
-            Some(b'n') => self.word("null", Kind::Null)?,
-            Some(b'-' | b'0'..=b'9') => self.number()?,
-            _ => return Err((start, "a value")),
+            _ => lexer.scalar()?,
         };
-        if let Some(slot) = node.and_then(|node| paths.slot_of(node)) {
-            slots[slot] = raw;
+        if let Some(slot) = self.paths.slot_of(node) {
+            self.slots[slot] = raw;
         }
         Ok(raw)
     }
 
-    #[inline]
-    fn raw(&self, kind: Kind, start: usize) -> Raw {
-        Raw {
-            kind,
-            escaped: false,
-            start: start as u32,
-            end: self.at as u32,
-        }
-    }
-
-    fn object(
-        &mut self,
-        node: Option<NodeId>,
-        paths: &mut Paths,
-        slots: &mut [Raw],
-        lists: &mut [List],
-        depth: usize,
-    ) -> Result<(), Wrong> {
-        self.at += 1;
-        if self.next() == Some(b'}') {
-            self.at += 1;
-            return Ok(());
-        }
-        for position in 0.. {
-            let child = self.key(node, position, paths)?;
-            if let Some(child) = child {
-                forget(child, paths, slots, lists);
+    fn object(&mut self, lexer: &mut Lexer<'_>, node: NodeId, depth: usize) -> Result<(), Wrong> {
+        let mut more = lexer.opens(b'}');
+        let mut position = 0;
+        while more {
+            match self.key(lexer, node, position)? {
+                Some(child) => {
+                    self.forget(child);
+                    self.value(lexer, child, depth + 1)?;
+                }
+                None => lexer.skip(depth + 1)?,
             }
-            self.value(child, paths, slots, lists, depth + 1)?;
-            if self.ends(b'}', "a comma or }")? {
-                break;
-            }
+            more = !lexer.ends(b'}')?;
+            position += 1;
         }
         Ok(())
     }
 
     /// A key and its colon; the node it leads to.
     #[inline]
-    fn key(
-        &mut self,
-        node: Option<NodeId>,
-        position: usize,
-        paths: &mut Paths,
-    ) -> Result<Option<NodeId>, Wrong> {
-        if self.next() != Some(b'"') {
-            return Err((self.at, "a key in quotes"));
-        }
-        let start = self.at;
-        let guess = node.and_then(|node| paths.guessed(node, position, &self.bytes[start..]));
-        if let Some((bytes, child)) = guess {
-            self.at += bytes;
+    fn key(&mut self, lexer: &mut Lexer<'_>, node: NodeId, position: usize) -> Result<Option<NodeId>, Wrong> {
+        lexer.quote()?;
+        let written = lexer.rest();
+        if let Some((bytes, child)) = self.paths.guessed(node, position, written) {
+            lexer.at += bytes;
             return Ok(child);
         }
-        let key = self.string()?;
-        if self.next() != Some(b':') {
-            return Err((self.at, "a colon"));
-        }
-        self.at += 1;
-        let Some(node) = node else {
-            return Ok(None);
-        };
+        let start = lexer.at;
+        let key = lexer.key()?;
         // With blanks in front of the colon, the next key may look the same and be another.
-        let written = &self.bytes[start..self.at];
+        let written = &written[..lexer.at - start];
         if !key.escaped {
-            let child = paths.child(node, position, key.text(self.text), Some(written));
+            let child = self
+                .paths
+                .child(node, position, key.text(lexer.text), Some(written));
             return Ok(child);
         }
         let mut name = String::new();
-        let child = unescape(key.text(self.text), &mut name).ok();
-        Ok(child.and_then(|()| paths.child(node, position, &name, None)))
+        let child = unescape(key.text(lexer.text), &mut name).ok();
+        Ok(child.and_then(|()| self.paths.child(node, position, &name, None)))
     }
 
-    /// Passes the comma behind a member, or the bracket behind the last.
+    /// Takes back what was noted below a node, as its key may be there again.
     #[inline]
-    fn ends(&mut self, bracket: u8, expected: &'static str) -> Result<bool, Wrong> {
-        match self.next() {
-            Some(b',') => {
-                self.at += 1;
-                Ok(false)
-            }
-            Some(byte) if byte == bracket => {
-                self.at += 1;
-                Ok(true)
-            }
-            _ => Err((self.at, expected)),
+    fn forget(&mut self, node: NodeId) {
+        let (slots_below, lists_below) = self.paths.below(node);
+        for slot in slots_below {
+            self.slots[*slot] = Raw::default();
         }
-    }
-
-    fn array(&mut self, paths: &mut Paths, depth: usize) -> Result<(), Wrong> {
-        self.at += 1;
-        if self.next() == Some(b']') {
-            self.at += 1;
-            return Ok(());
+        for list in lists_below.iter().copied().chain(self.paths.list_of(node)) {
+            self.lists[list].found.clear();
         }
-        loop {
-            self.value(None, paths, &mut [], &mut [], depth + 1)?;
-            if self.ends(b']', "a comma or ]")? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// The elements of a list that rows are taken from.
-    fn elements(&mut self, list: &mut List, depth: usize) -> Result<(), Wrong> {
-        list.found.clear();
-        self.at += 1;
-        if self.next() == Some(b']') {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            self.element(list, Raw::default(), depth)?;
-            if self.ends(b']', "a comma or ]")? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// The members of an object that rows are taken from: a row each, also where a key is there twice.
-    fn members(&mut self, list: &mut List, depth: usize) -> Result<(), Wrong> {
-        list.found.clear();
-        self.at += 1;
-        if self.next() == Some(b'}') {
-            self.at += 1;
-            return Ok(());
-        }
-        loop {
-            if self.next() != Some(b'"') {
-                return Err((self.at, "a key in quotes"));
-            }
-            let key = self.string()?;
-            if self.next() != Some(b':') {
-                return Err((self.at, "a colon"));
-            }
-            self.at += 1;
-            self.element(list, key, depth)?;
-            if self.ends(b'}', "a comma or }")? {
-                return Ok(());
-            }
-        }
-    }
-
-    fn element(&mut self, list: &mut List, key: Raw, depth: usize) -> Result<(), Wrong> {
-        let at = list.found.len();
-        let width = 2 + list.paths.slots();
-        list.found.resize(at + width, Raw::default());
-        let slots = &mut list.found[at + 2..];
-        let whole = self.value(Some(0), &mut list.paths, slots, &mut [], depth + 1)?;
-        list.found[at] = key;
-        list.found[at + 1] = whole;
-        Ok(())
-    }
-
-    fn word(&mut self, word: &'static str, kind: Kind) -> Result<Raw, Wrong> {
-        let start = self.at;
-        if !self.bytes[start..].starts_with(word.as_bytes()) {
-            return Err((start, "a value"));
-        }
-        self.at += word.len();
-        Ok(self.raw(kind, start))
-    }
-
-    fn number(&mut self) -> Result<Raw, Wrong> {
-        let start = self.at;
-        if self.peek() == Some(b'-') {
-            self.at += 1;
-        }
-        match self.peek() {
-            Some(b'0') => self.at += 1,
-            _ => self.digits()?,
-        }
-        if self.peek() == Some(b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if let Some(b'e' | b'E') = self.peek() {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.peek() {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(self.raw(Kind::Number, start))
-    }
-
-    fn digits(&mut self) -> Result<(), Wrong> {
-        let start = self.at;
-        while self.peek().is_some_and(|b| b.is_ascii_digit()) {
-            self.at += 1;
-        }
-        match self.at == start {
-            true => Err((start, "a digit")),
-            false => Ok(()),
-        }
-    }
-
-    /// A string, from its opening quote.
-    fn string(&mut self) -> Result<Raw, Wrong> {
-        self.at += 1;
-        let start = self.at;
-        let mut escaped = false;
-        loop {
-            self.at += ordinary(&self.bytes[self.at..]);
-            match self.peek() {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    escaped = true;
-                    self.escape()?;
-                }
-                Some(_) => return Err((self.at, "no control character in a string")),
-                None => return Err((self.at, "a closing quote")),
-            }
-        }
-        let raw = Raw {
-            escaped,
-            ..self.raw(Kind::String, start)
-        };
-        self.at += 1;
-        Ok(raw)
-    }
-
-    fn escape(&mut self) -> Result<(), Wrong> {
-        let start = self.at;
-        match self.bytes.get(start + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
-            Some(b'u') => {
-                let digits = self.bytes.get(start + 2..start + 6);
-                if !digits.is_some_and(|d| d.iter().all(u8::is_ascii_hexdigit)) {
-                    return Err((start, "four hexadecimal digits behind \\u"));
-                }
-                self.at += 6;
-            }
-            _ => return Err((start, "an escape of JSON")),
-        }
-        Ok(())
-    }
-}
-
-/// Takes back what was noted below a node, as its key may be there again.
-#[inline]
-fn forget(node: NodeId, paths: &Paths, slots: &mut [Raw], lists: &mut [List]) {
-    let (slots_below, lists_below) = paths.below(node);
-    for slot in slots_below {
-        slots[*slot] = Raw::default();
-    }
-    for list in lists_below.iter().copied().chain(paths.list_of(node)) {
-        lists[list].found.clear();
     }
 }
 

@@ -9,7 +9,8 @@ use arrow::util::display::array_value_to_string;
 use millstream_engine::time::Timestamp;
 
 use super::{Budget, LogMapper, LogSchema, PIPELINE_ERRORS, merge};
-use crate::warehouse::evolve::{Evolution, evolve};
+use crate::warehouse::ddl::qualified;
+use crate::warehouse::evolve::{Evolution, Known, evolve};
 use crate::warehouse::types::Dialect;
 
 /// When the run of the cases began.
@@ -116,13 +117,15 @@ impl Case {
         let mut all = Evolution::default();
         for table in new.sql(false) {
             if let Some(before) = old.sql(false).iter().find(|t| t.name == table.name) {
-                all.append(evolve(before, &table, namespace, Dialect::Redshift));
+                let name = qualified(namespace, &table.name);
+                all.append(evolve(before, Known::All, &table, &name, Dialect::Redshift));
             }
         }
         let part = |title: &str, lines: &[String]| -> String {
             lines.iter().map(|line| format!("{title} {line}\n")).collect()
         };
-        part("sql", &all.statements) + &part("note", &all.notes) + &part("refused", &all.refused)
+        let sql: Vec<String> = all.statements.into_iter().map(|s| s.sql).collect();
+        part("sql", &sql) + &part("note", &all.notes) + &part("refused", &all.refused)
     }
 
     fn merged(&self, base: &LogSchema) -> String {

@@ -14,10 +14,15 @@ use serde::{Deserialize, Serialize};
 
 use super::options::RedshiftOptions;
 use super::sql::{check_name, ident};
+use crate::formats::log::NOOP;
+use crate::warehouse::column::ColumnSql;
 use crate::warehouse::types::{Dialect, SQL, SqlType};
 
 /// The column that dated runs add where no `date_column` is named.
 pub(super) const RUN_DATE: &str = "run_date";
+
+/// The column that dated runs add to a table that several pipelines share: whose a row is.
+pub(super) const RUN_PIPELINE: &str = "run_pipeline";
 
 /// The staged column that says which of two rows of a load with one key came last.
 pub(super) const ROW_NUMBER: &str = "millstream_row";
@@ -28,29 +33,25 @@ pub(super) struct Column {
     pub name: String,
     /// Type and attributes in Redshift's words: `varchar(7) not null`.
     pub sql: String,
+    /// Whether it is only declared: it is in the table, and what writes it is not this sink.
+    #[serde(default)]
+    pub noop: bool,
 }
 
 impl Column {
     /// Its type.
     pub fn of(&self) -> Result<SqlType> {
-        let parsed = SqlType::parse_prefix(&self.sql);
-        let (of, _) = parsed.map_err(|e| Error::config(format!("column {:?}: {e}", self.name)))?;
-        Ok(of)
+        Ok(self.parsed()?.of)
     }
 
-    /// As it stands in CREATE TABLE; a column that is `added` to rows cannot demand a value of them.
-    pub fn definition(&self, dialect: Dialect, added: bool) -> Result<String> {
-        let (_, rest) = SqlType::parse_prefix(&self.sql).map_err(|e| Error::config(e.to_string()))?;
-        let mut words = attributes(rest);
-        if dialect == Dialect::Postgres {
-            remove(&mut words, "encode", 2);
-        }
-        let has_default = words.iter().any(|w| w.eq_ignore_ascii_case("default"));
-        if added && !has_default {
-            remove(&mut words, "not", 2);
-        }
-        let of = self.of()?.sql(dialect);
-        Ok([vec![ident(&self.name), of], words].concat().join(" "))
+    /// Its type and attributes.
+    pub fn parsed(&self) -> Result<ColumnSql> {
+        parsed(&self.name, &self.sql)
+    }
+
+    /// As it stands in CREATE TABLE.
+    pub fn definition(&self, dialect: Dialect) -> Result<String> {
+        Ok(format!("{} {}", ident(&self.name), self.parsed()?.sql(dialect)))
     }
 
     /// Its type in the staged files: what COPY takes from Parquet.
@@ -63,37 +64,8 @@ impl Column {
     }
 }
 
-/// Words of a column's attributes; what stands in quotes or brackets is one with the word before it.
-fn attributes(text: &str) -> Vec<String> {
-    let (mut words, mut word, mut depth, mut quoted) = (Vec::new(), String::new(), 0, false);
-    for c in text.chars() {
-        match c {
-            '\'' => quoted = !quoted,
-            '(' if !quoted => depth += 1,
-            ')' if !quoted => depth -= 1,
-            _ => {}
-        }
-        if c.is_whitespace() && !quoted && depth == 0 {
-            if !word.is_empty() {
-                words.push(std::mem::take(&mut word));
-            }
-        } else {
-            word.push(c);
-        }
-    }
-    if !word.is_empty() {
-        words.push(word);
-    }
-    words
-}
-
-/// Takes `count` words from the one that says `what` on; whether there was one.
-fn remove(words: &mut Vec<String>, what: &str, count: usize) -> bool {
-    let found = words.iter().position(|w| w.eq_ignore_ascii_case(what));
-    if let Some(at) = found {
-        words.drain(at..(at + count).min(words.len()));
-    }
-    found.is_some()
+fn parsed(name: &str, sql: &str) -> Result<ColumnSql> {
+    ColumnSql::parse(sql).map_err(|e| Error::config(format!("column {name:?}: {e}")))
 }
 
 /// What a stream's schema says of the table.
@@ -116,22 +88,21 @@ impl Columns {
                 Some(sql) => sql.clone(),
                 None => by_type(field, options.varchar_bytes)?,
             };
-            let (of, rest) = SqlType::parse_prefix(&sql)
-                .map_err(|e| Error::config(format!("column {:?}: {e}", field.name())))?;
-            let mut words = attributes(rest);
-            if remove(&mut words, "distkey", 1) {
+            let mut column = parsed(field.name(), &sql)?;
+            if std::mem::take(&mut column.distkey) {
                 distkey = Some(name.clone());
             }
-            if remove(&mut words, "sortkey", 1) {
+            if std::mem::take(&mut column.sortkey) {
                 sortkey.push(name.clone());
             }
-            let sql = [vec![of.to_string()], words].concat().join(" ");
+            let sql = column.sql(Dialect::Redshift);
+            let noop = field.metadata().contains_key(NOOP);
             if columns.iter().any(|c: &Column| c.name == name) {
                 return Err(Error::config(format!(
                     "column {name:?} is there twice, as Redshift does not tell upper case from lower; rename one in a query"
                 )));
             }
-            columns.push(Column { name, sql });
+            columns.push(Column { name, sql, noop });
         }
         Ok(Columns {
             columns,
@@ -149,22 +120,31 @@ fn by_type(field: &Field, varchar_bytes: u32) -> Result<String> {
     })
 }
 
+/// The columns that are staged.
+pub(super) fn written(columns: &[Column]) -> impl Iterator<Item = &Column> + Clone {
+    columns.iter().filter(|c| !c.noop)
+}
+
 /// How rows become what is staged.
 #[derive(Clone, Debug)]
 pub(super) struct Staged {
     /// The staged files' schema, without the row number.
     pub schema: SchemaRef,
     types: Vec<SqlType>,
+    /// Where in the rows they are.
+    places: Vec<usize>,
 }
 
 impl Staged {
     pub fn new(columns: &[Column]) -> Result<Staged> {
-        let types = columns.iter().map(Column::of).collect::<Result<Vec<_>>>()?;
+        let types = written(columns).map(Column::of).collect::<Result<Vec<_>>>()?;
         let field = |c: &Column| Ok(Field::new(&c.name, stored(c.staged()?), true));
-        let fields = columns.iter().map(field).collect::<Result<Vec<_>>>()?;
+        let fields = written(columns).map(field).collect::<Result<Vec<_>>>()?;
+        let places = (0..columns.len()).filter(|i| !columns[*i].noop);
         Ok(Staged {
             schema: Arc::new(Schema::new(fields)),
             types,
+            places: places.collect(),
         })
     }
 
@@ -174,12 +154,12 @@ impl Staged {
             safe: false,
             format_options: arrow::util::display::FormatOptions::new(),
         };
-        let columns = rows
-            .columns()
+        let columns = self
+            .places
             .iter()
             .zip(self.schema.fields())
-            .map(|(column, field)| {
-                cast_with_options(column, field.data_type(), &STRICT).map_err(|e| {
+            .map(|(place, field)| {
+                cast_with_options(rows.column(*place), field.data_type(), &STRICT).map_err(|e| {
                     Error::data(format!(
                         "column {:?}: {e}; cast it, or take such rows out, in a query",
                         field.name()
@@ -240,45 +220,26 @@ mod tests {
 
     #[test]
     fn definitions() {
-        let of = |sql: &str, dialect, added| {
-            let column = Column {
-                name: "a\"b".into(),
-                sql: sql.into(),
-            };
-            column
-                .definition(dialect, added)
-                .unwrap_or_else(|e| e.to_string())
-        };
         use Dialect::{Postgres, Redshift};
-        for (sql, dialect, added, expect) in [
-            (
-                "varchar(7) not null",
-                Redshift,
-                false,
-                r#""a""b" varchar(7) not null"#,
-            ),
-            ("varchar(7) not null", Redshift, true, r#""a""b" varchar(7)"#),
-            (
-                "varchar(7) not null default 'no not'",
-                Redshift,
-                true,
-                r#""a""b" varchar(7) not null default 'no not'"#,
-            ),
-            (
-                "int8 encode az64",
-                Redshift,
-                false,
-                r#""a""b" bigint encode az64"#,
-            ),
+        for (sql, dialect, expect) in [
+            ("varchar(7) not null", Redshift, r#""a""b" varchar(7) not null"#),
+            ("int8 encode az64", Redshift, r#""a""b" bigint encode az64"#),
             (
                 "int8 encode az64 default (1 + 2)",
                 Postgres,
-                false,
                 r#""a""b" bigint default (1 + 2)"#,
             ),
-            ("super", Postgres, false, r#""a""b" text"#),
+            ("super", Postgres, r#""a""b" text"#),
         ] {
-            assert_eq!(of(sql, dialect, added), expect);
+            let column = Column {
+                name: "a\"b".into(),
+                sql: sql.into(),
+                noop: false,
+            };
+            assert_eq!(
+                column.definition(dialect).unwrap_or_else(|e| e.to_string()),
+                expect
+            );
         }
     }
 }

@@ -1,12 +1,13 @@
-//! How a table becomes what the stream wants: created, widened, or given new columns at its end. Pure.
-//!
-//! Nothing else is done to a table that has rows: another type, or a narrower one, is for a person to decide.
+//! How a table becomes what the stream wants: created, or changed as [`crate::warehouse::evolve`] has it. Pure.
 
 use millstream_engine::{Error, Result};
 
 use super::columns::Column;
 use super::sql::{TableName, ident, idents, text};
 use super::table::Keys;
+use crate::warehouse::column::ColumnSql;
+use crate::warehouse::ddl::TableSql;
+use crate::warehouse::evolve::{Known, Statement, evolve};
 use crate::warehouse::types::{Dialect, SqlType};
 
 /// A column that a table has.
@@ -59,31 +60,40 @@ pub(super) fn changes(
     existing: Option<&[Existing]>,
     wanted: &[Column],
 ) -> Result<Changes> {
-    let mut changes = Changes::default();
     let Some(existing) = existing else {
-        changes.within.push(create(table, dialect, keys, wanted)?);
-        return Ok(changes);
+        return Ok(Changes {
+            within: vec![create(table, dialect, keys, wanted)?],
+            ..Changes::default()
+        });
     };
-    for column in wanted {
-        let Some(has) = existing.iter().find(|e| e.name == column.name) else {
-            let definition = column.definition(dialect, true)?;
-            changes
-                .within
-                .push(format!("ALTER TABLE {table} ADD COLUMN {definition}"));
-            continue;
-        };
-        if let Some(change) = widen(table, dialect, has, column)? {
-            match dialect {
-                Dialect::Redshift => changes.before.push(change),
-                Dialect::Postgres => changes.within.push(change),
-            }
-        }
+    let old = held(table, dialect, existing, wanted)?;
+    let new = wanted.iter().map(|c| Ok((c.name.clone(), c.parsed()?)));
+    let new = table_of(table, new.collect::<Result<_>>()?);
+    let evolution = evolve(&old, Known::Types, &new, &table.to_string(), dialect);
+    if !evolution.refused.is_empty() {
+        return Err(Error::config(format!(
+            "{}; rename the column in a query, cast it, or change the table by hand",
+            evolution.refused.join("; ")
+        )));
     }
-    Ok(changes)
+    let (before, within) = evolution.statements.into_iter().partition(|s| s.alone);
+    let sql = |statements: Vec<Statement>| statements.into_iter().map(|s| s.sql).collect();
+    Ok(Changes {
+        before: sql(before),
+        within: sql(within),
+    })
+}
+
+fn table_of(table: &TableName, columns: Vec<(String, ColumnSql)>) -> TableSql {
+    TableSql {
+        name: table.table.clone(),
+        columns,
+        sortkey: Vec::new(),
+    }
 }
 
 fn create(table: &TableName, dialect: Dialect, keys: &Keys, wanted: &[Column]) -> Result<String> {
-    let definitions = wanted.iter().map(|c| c.definition(dialect, false));
+    let definitions = wanted.iter().map(|c| c.definition(dialect));
     let definitions = definitions.collect::<Result<Vec<_>>>()?.join(", ");
     let mut create = format!("CREATE TABLE IF NOT EXISTS {table} ({definitions})");
     if dialect == Dialect::Redshift {
@@ -100,27 +110,28 @@ fn create(table: &TableName, dialect: Dialect, keys: &Keys, wanted: &[Column]) -
     Ok(create)
 }
 
-fn widen(table: &TableName, dialect: Dialect, has: &Existing, wants: &Column) -> Result<Option<String>> {
-    // PostgreSQL's text has no width, and holds JSON here.
-    let is_text = dialect == Dialect::Postgres && has.of == "text";
-    let of = wants.of()?;
-    if is_text && matches!(of, SqlType::Varchar(_) | SqlType::Super) {
-        return Ok(None);
+/// The columns there are, of those that are wanted: the types of others may be any.
+fn held(table: &TableName, dialect: Dialect, existing: &[Existing], wanted: &[Column]) -> Result<TableSql> {
+    let mut columns = Vec::new();
+    for has in existing {
+        let Some(wants) = wanted.iter().find(|c| c.name == has.name) else {
+            continue;
+        };
+        let of = match (dialect, has.of.as_str(), wants.of()?) {
+            // PostgreSQL's text has no width, and holds JSON here.
+            (Dialect::Postgres, "text", of @ (SqlType::Varchar(_) | SqlType::Super)) => of,
+            (Dialect::Postgres, "text", of) => return Err(unlike(table, has, of.sql(dialect))),
+            (_, held, of) => held.parse().map_err(|_| unlike(table, has, of.sql(dialect)))?,
+        };
+        columns.push((has.name.clone(), ColumnSql::plain(of)));
     }
-    let held: Option<SqlType> = has.of.parse().ok().filter(|_| !is_text);
-    match held {
-        Some(held) if of.fits(held) => Ok(None),
-        Some(held) if held.widens_to(of) => Ok(Some(format!(
-            "ALTER TABLE {table} ALTER COLUMN {} TYPE {}",
-            ident(&has.name),
-            of.sql(dialect)
-        ))),
-        _ => Err(Error::config(format!(
-            "table {table} has column {} of type {}, but the stream's is {}: a column's type is not changed under its \
-             rows; rename the column in a query, cast it, or change the table by hand",
-            ident(&has.name),
-            held.map_or(has.of.clone(), |held| held.sql(dialect)),
-            of.sql(dialect)
-        ))),
-    }
+    Ok(table_of(table, columns))
+}
+
+fn unlike(table: &TableName, has: &Existing, wants: String) -> Error {
+    Error::config(format!(
+        "{table}: column {:?} is {} and cannot become {wants}; rename the column in a query, cast it, or change the \
+         table by hand",
+        has.name, has.of
+    ))
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use chrono::NaiveDate;
 use millstream_engine::{Error, Result};
 
-use super::columns::{Column, ROW_NUMBER, RUN_DATE, Staged};
+use super::columns::{Column, ROW_NUMBER, RUN_DATE, RUN_PIPELINE, Staged, written};
 use super::table::{Dated, Replace, Target};
 
 /// What rows look like when they are staged.
@@ -21,13 +21,15 @@ pub(super) struct Form {
     key: Vec<usize>,
     /// The column that holds the run's date, in the stream's own rows.
     date: Option<usize>,
+    /// The pipeline, where rows say whose they are.
+    pipeline: Option<String>,
     numbered: bool,
 }
 
 impl Form {
     pub fn new(target: &Target, columns: Vec<Column>, dated: Option<Dated>) -> Result<Form> {
         let staged = Staged::new(&columns)?;
-        let index = |name: &String| columns.iter().position(|c| c.name == *name);
+        let index = |name: &String| written(&columns).position(|c| c.name == *name);
         let (key, numbered) = match &target.replace {
             Replace::Key(key) => (key.iter().filter_map(index).collect(), true),
             _ => (Vec::new(), false),
@@ -44,6 +46,7 @@ impl Form {
         let date = target.date_column.as_ref().and_then(index);
         Ok(Form {
             date: date.filter(|_| dated.is_some()),
+            pipeline: target.shared.then(|| target.pipeline.clone()),
             dated,
             schema: Arc::new(Schema::new(fields)),
             columns,
@@ -61,7 +64,12 @@ impl Form {
         let date: ArrayRef = Arc::new(Date32Array::from(vec![days(dated.date); rows.num_rows()]));
         let mut fields: Vec<_> = rows.schema_ref().fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new(RUN_DATE, DataType::Date32, false)));
-        let columns = rows.columns().iter().cloned().chain([date]).collect();
+        let mut columns: Vec<ArrayRef> = rows.columns().iter().cloned().chain([date]).collect();
+        if let Some(pipeline) = &self.pipeline {
+            fields.push(Arc::new(Field::new(RUN_PIPELINE, DataType::Utf8, false)));
+            let of_each = vec![pipeline.as_str(); rows.num_rows()];
+            columns.push(Arc::new(StringArray::from(of_each)));
+        }
         self.staged
             .of(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
@@ -69,7 +77,7 @@ impl Form {
     /// Why the warehouse would refuse a row.
     pub fn refusal(&self, rows: &RecordBatch, row: usize) -> Option<String> {
         let null = self.key.iter().find(|i| rows.column(**i).is_null(row));
-        let null = null.map(|i| format!("{}: NULL in the key", self.columns[*i].name));
+        let null = null.map(|i| format!("{}: NULL in the key", self.schema.field(*i).name()));
         null.or_else(|| self.staged.refusal(rows, row))
     }
 
@@ -98,7 +106,7 @@ impl Form {
                 "date_column: a row has {} in column {:?}, but the run's date is {}; take such rows out in a query, or \
                  leave date_column away: rows are then replaced by the date of their run",
                 arrow::util::display::array_value_to_string(column, row)?,
-                self.columns[index].name,
+                self.schema.field(index).name(),
                 dated.date
             ))),
         }

@@ -9,7 +9,7 @@
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use millstream_engine::{Error, Result};
 
-use super::columns::{Column, ROW_NUMBER};
+use super::columns::{Column, ROW_NUMBER, RUN_PIPELINE, written};
 use super::evolve::{Existing, changes};
 use super::sql::{TableName, date, ident, idents, text, time};
 use super::table::{Load, Replace, Target};
@@ -126,15 +126,17 @@ fn delete_date(steps: &mut Steps, target: &Target, day: NaiveDate) -> Result<()>
     let (table, column) = (&target.name, date_column(target)?);
     let next = day + Days::new(1);
     let (from, to) = (date(day), date(next));
-    steps.run(format!(
-        "DELETE FROM {table} WHERE {column} >= {from} AND {column} < {to}"
-    ));
+    let mut delete = format!("DELETE FROM {table} WHERE {column} >= {from} AND {column} < {to}");
+    if target.shared {
+        delete += &format!(" AND {} = {}", ident(RUN_PIPELINE), text(&target.pipeline));
+    }
+    steps.run(delete);
     Ok(())
 }
 
 /// Puts the staged rows into the table.
 fn rows(steps: &mut Steps, target: &Target, load: &Load, existing: Option<&[Existing]>) -> Result<()> {
-    let staged: Vec<&str> = load.columns.iter().map(|c| c.name.as_str()).collect();
+    let staged: Vec<&str> = written(&load.columns).map(|c| c.name.as_str()).collect();
     let table = &target.name;
     if let Replace::Key(key) = &target.replace {
         copy_to_stage(steps, target, load, true)?;
@@ -163,7 +165,7 @@ fn rows(steps: &mut Steps, target: &Target, load: &Load, existing: Option<&[Exis
 /// Whether the table will have just the staged columns, in their order and staged types.
 fn is_positional(load: &Load, existing: Option<&[Existing]>) -> Result<bool> {
     for column in &load.columns {
-        if column.staged()? != column.of()? {
+        if column.noop || column.staged()? != column.of()? {
             return Ok(false);
         }
     }
@@ -179,7 +181,7 @@ fn is_positional(load: &Load, existing: Option<&[Existing]>) -> Result<bool> {
 
 fn copy_to_stage(steps: &mut Steps, target: &Target, load: &Load, numbered: bool) -> Result<()> {
     let mut definitions = Vec::new();
-    for column in &load.columns {
+    for column in written(&load.columns) {
         let of = match target.dialect {
             Dialect::Redshift => column.staged()?,
             Dialect::Postgres => column.of()?,
@@ -229,7 +231,7 @@ fn values(columns: &[Column], dialect: Dialect) -> Result<String> {
             _ => name,
         })
     };
-    let values = columns.iter().map(value).collect::<Result<Vec<String>>>()?;
+    let values = written(columns).map(value).collect::<Result<Vec<String>>>()?;
     Ok(values.join(", "))
 }
 

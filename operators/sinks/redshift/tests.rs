@@ -16,6 +16,7 @@ use super::evolve::existing;
 use super::plan::{self, Step};
 use super::table::Load;
 use super::{RedshiftConnector, RedshiftOptions};
+use crate::formats::log::NOOP;
 use crate::sinks::test_context;
 
 #[test]
@@ -94,7 +95,10 @@ fn context(case: &Value) -> SinkContext {
             other => panic!("{other} is no type of the cases"),
         };
         let sql = text("sql").map(|sql| ("sql".to_string(), sql));
-        Field::new(text("name").expect("a name"), of, true).with_metadata(HashMap::from_iter(sql))
+        let noop = column["noop"].as_bool().filter(|noop| *noop);
+        let noop = noop.map(|_| (NOOP.to_string(), "true".to_string()));
+        let metadata = HashMap::from_iter(sql.into_iter().chain(noop));
+        Field::new(text("name").expect("a name"), of, true).with_metadata(metadata)
     };
     let fields: Vec<Field> = case["columns"]
         .as_array()
@@ -112,7 +116,7 @@ fn context(case: &Value) -> SinkContext {
         attempt: 1,
     });
     SinkContext {
-        input: "log.people".into(),
+        input: case["input"].as_str().unwrap_or("log.people").into(),
         run,
         ..cx
     }

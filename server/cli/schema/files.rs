@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use millstream_engine::config::Diagnostic;
 use millstream_operators::formats::log::{LogSchema, merge};
 use millstream_operators::warehouse::ddl::qualified;
-use millstream_operators::warehouse::evolve::{Evolution, evolve};
+use millstream_operators::warehouse::evolve::{Evolution, Known, Statement, evolve};
 
 use super::Sql;
 use crate::cli::Exit;
@@ -128,7 +128,7 @@ pub fn diff(old: &Path, new: &Path, sql: &Sql) -> anyhow::Result<Exit> {
         return Ok(Exit::Failed);
     }
     for statement in &found.statements {
-        println!("{statement};");
+        println!("{};", statement.sql);
     }
     Ok(Exit::Ok)
 }
@@ -141,8 +141,14 @@ fn difference(old: &LogSchema, new: &LogSchema, sql: &Sql) -> Evolution {
     let mut all = Evolution::default();
     for table in &after {
         match before.iter().find(|t| same(&t.name, &table.name)) {
-            Some(was) => all.append(evolve(was, table, namespace, dialect)),
-            None => all.statements.push(table.create(namespace, dialect)),
+            Some(was) => {
+                let name = qualified(namespace, &table.name);
+                all.append(evolve(was, Known::All, table, &name, dialect));
+            }
+            None => all.statements.push(Statement {
+                sql: table.create(namespace, dialect),
+                alone: false,
+            }),
         }
     }
     for table in before

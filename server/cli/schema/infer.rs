@@ -75,12 +75,29 @@ pub fn run(wanted: &Infer) -> anyhow::Result<Exit> {
     for report in &found.reports {
         eprintln!("note: {report}");
     }
-    print!(
-        "{}",
-        merge::with_table(base.as_ref(), &wanted.table, found.table).write()
-    );
+    let schema = merge::with_table(base.as_ref(), &wanted.table, found.table);
+    let comment = if wanted.compat { COMMENT } else { "" };
+    print!("{comment}{}", schema.write());
     Ok(Exit::Ok)
 }
+
+/// What `--compat` puts ahead of a schema, as the predecessor did: how it is to be read, in our words.
+const COMMENT: &str = "\
+# tables:
+#   <table>:
+#     src: <path>               # from the root of a line to what rows are made of; '': the line
+#     src_type: <type>          # dict: a row; list: a row per element; sparse_list: a row per numbered key
+#     sortkey_attr: [<column>]  # what the table is sorted by
+#     columns:
+#     - log_key: <path>         # from the source to the value; index: the place in the list, value: an element itself
+#       sql_attr: <type>        # and, behind it, distkey, not null, default ...
+#       name: <column>          # where it is not the log_key
+#       is_foreign: true        # log_key is a path from the root of the line
+#       is_json: true           # written as JSON
+#       is_mandatory: true      # a row without it is bad
+#       is_derived: true        # from the row's origin: __source_filename__
+#       is_noop: true           # declared, and written by something else
+";
 
 impl Infer {
     fn options(&self) -> Options {

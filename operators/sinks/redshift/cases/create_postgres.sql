@@ -2,7 +2,7 @@ BEGIN;
 LOCK TABLE "public"."millstream_ledger" IN EXCLUSIVE MODE;
 -- unless
 SELECT "digest" FROM "public"."millstream_ledger" WHERE "pipeline" = 'ads' AND "sink" = 'out' AND "table_name" = 'people' AND "run" = '2026-11-24' AND "digest" = 'abc';
-CREATE TABLE IF NOT EXISTS "public"."people" ("name" varchar(7) not null default 'it''s', "height" smallint, "run_date" date);
+CREATE TABLE IF NOT EXISTS "public"."people" ("name" varchar(7) default 'it''s' not null, "height" smallint, "run_date" date);
 DELETE FROM "public"."people" WHERE "run_date" >= '2026-11-24' AND "run_date" < '2026-11-25';
 -- with rows
 COPY "public"."people" ("name", "height", "run_date") FROM STDIN;

@@ -1,0 +1,9 @@
+-- before
+ALTER TABLE "public"."people" ALTER COLUMN "name" TYPE varchar(8);
+BEGIN;
+LOCK "public"."millstream_ledger";
+-- unless
+SELECT "digest" FROM "public"."millstream_ledger" WHERE "pipeline" = 'ads' AND "sink" = 'out' AND "table_name" = 'people' AND "run" = '64f' AND "number" = 1;
+COPY "public"."people" FROM 's3://staging/it''s/1.manifest' IAM_ROLE 'arn:aws:iam::123456789012:role/copy' FORMAT AS PARQUET MANIFEST;
+INSERT INTO "public"."millstream_ledger" ("pipeline", "sink", "table_name", "run", "number", "digest", "rows", "loaded_at") VALUES ('ads', 'out', 'people', '64f', 1, 'abc', 3, '2026-11-25 03:00:00');
+COMMIT;
