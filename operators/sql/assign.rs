@@ -4,8 +4,8 @@
 //! arithmetic of windows once per run. Only runs are sorted, and rows are moved only when a pane has several. Most
 //! batches fall into one pane, which their first and last times tell.
 
-use arrow::array::{RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take_arrays;
 use arrow::error::ArrowError;
 
 use crate::window::Panes;
@@ -43,7 +43,7 @@ pub(super) fn by_pane(
     if apart {
         let part = |runs: &[Run]| match runs {
             [run] if run.rows * SHARE >= times.len() => Ok((run.pane, rows.slice(run.from, run.rows))),
-            _ => Ok((runs[0].pane, take_record_batch(rows, &indices(runs))?)),
+            _ => Ok((runs[0].pane, moved(rows, &indices(runs))?)),
         };
         return of_panes.map(part).collect();
     }
@@ -51,7 +51,7 @@ pub(super) fn by_pane(
         let part = |run: &Run| (run.pane, rows.slice(run.from, run.rows));
         return Ok(runs.iter().map(part).collect());
     }
-    let sorted = take_record_batch(rows, &indices(&runs))?;
+    let sorted = moved(rows, &indices(&runs))?;
     let mut from = 0;
     let part = |runs: &[Run]| {
         let length = runs.iter().map(|run| run.rows).sum();
@@ -87,6 +87,13 @@ fn runs(panes: &Panes, times: &[i64]) -> Vec<Run> {
         }
     }
     runs
+}
+
+/// The rows with these numbers, which a batch without columns has too: `count(*)` reads none.
+fn moved(rows: &RecordBatch, numbers: &UInt32Array) -> Result<RecordBatch, ArrowError> {
+    let options = RecordBatchOptions::new().with_row_count(Some(numbers.len()));
+    let columns = take_arrays(rows.columns(), numbers, None)?;
+    RecordBatch::try_new_with_options(rows.schema(), columns, &options)
 }
 
 fn indices(runs: &[Run]) -> UInt32Array {
@@ -148,6 +155,29 @@ mod tests {
                 assert_eq!(numbers(&parts), slowly(&times), "seed {seed}, apart {apart}");
             }
         }
+    }
+
+    #[test]
+    fn rows_without_columns_are_cut_too() {
+        let options = RecordBatchOptions::new().with_row_count(Some(5));
+        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
+        let parts = by_pane(&panes(), &[2, 14, 1, 15, 4], &rows.expect("rows"), true).expect("parts");
+        let counts: Vec<usize> = parts.iter().map(|(_, rows)| rows.num_rows()).collect();
+        assert_eq!(counts, [2, 1, 2]);
+    }
+
+    /// A small part that is kept does not hold the memory of a large batch.
+    #[test]
+    fn a_small_part_has_memory_of_its_own() {
+        let times: Vec<i64> = (0..80).map(|row| if row < 8 { 0 } else { 13 }).collect();
+        let rows = batch(&times);
+        let parts = by_pane(&panes(), &times, &rows, true).expect("parts");
+        let capacity = |rows: &RecordBatch| rows.column(0).to_data().buffers()[0].capacity();
+        assert_eq!(
+            parts.iter().map(|(_, rows)| rows.num_rows()).collect::<Vec<_>>(),
+            [8, 72]
+        );
+        assert!(capacity(&parts[0].1) < 80 * 8 && capacity(&parts[1].1) >= 80 * 8);
     }
 
     #[test]

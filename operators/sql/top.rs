@@ -100,7 +100,11 @@ impl<'p> Ranking<'p> {
             return None;
         };
         let is_it = column == sort.schema().fields().len() && is_row_number(ranked);
-        let partitioned = !ranked.partition_by().is_empty();
+        let schema = sort.schema();
+        let found_by_hash =
+            |key: &Arc<dyn PhysicalExpr>| key.data_type(&schema).is_ok_and(|t| one_equality(&t));
+        let keys = ranked.partition_by();
+        let partitioned = !keys.is_empty() && keys.iter().all(found_by_hash);
         let good = is_it && partitioned && most <= MOST && sort.fetch().is_none();
         good.then_some(Ranking { most, window, sort })
     }
@@ -181,6 +185,11 @@ fn is_row_number(expr: &Arc<dyn WindowExpr>) -> bool {
             .downcast_ref::<WindowUDFExpr>()
     });
     function.is_some_and(|f| f.fun().name() == "row_number")
+}
+
+/// Whether values are equal for grouping exactly when they are for sorting. Of 0 and -0 that is not so sure.
+fn one_equality(of: &DataType) -> bool {
+    !of.is_floating() && !of.is_nested()
 }
 
 /// The column that a condition keeps the first numbers of, and how many.

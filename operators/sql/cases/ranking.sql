@@ -62,3 +62,15 @@ FROM impressions i JOIN clicks c ON i.user_id = c.user_id
 
 -- case: distinct over ranks
 SELECT DISTINCT user_id, dense_rank() OVER (ORDER BY user_id) AS d FROM impressions
+
+-- case: the newest per two keys
+SELECT id, n FROM (SELECT *, row_number() OVER (PARTITION BY user_id, ad_id ORDER BY occurred_at DESC, id, n NULLS FIRST) AS place
+FROM impressions) WHERE place < 2 AND n > 0
+
+-- case: first of each key, counted
+SELECT user_id, count(*) AS c FROM (SELECT user_id, ad_id, row_number() OVER (PARTITION BY user_id, ad_id ORDER BY id) AS r
+FROM clicks) WHERE r = 1 GROUP BY user_id
+
+-- case: three of each key ordered
+SELECT ad_id, id, r FROM (SELECT *, row_number() OVER (PARTITION BY ad_id ORDER BY occurred_at, id, n) AS r FROM impressions)
+WHERE 3 >= r ORDER BY ad_id, occurred_at, id, n

@@ -317,3 +317,113 @@ impl Slice {
         rows
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+    use arrow::buffer::NullBuffer;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    const SEEDS: u64 = 200;
+
+    /// Rows as they arrive: times, hashes and which have a key.
+    struct Rows {
+        times: Vec<i64>,
+        hashes: Vec<u64>,
+        keys: NullBuffer,
+    }
+
+    fn some(random: &mut StdRng, most: usize, newest: i64) -> Rows {
+        let count = random.random_range(1..=most);
+        let mut times: Vec<i64> = (0..count)
+            .map(|_| newest - random.random_range(0..40_000_000))
+            .collect();
+        times.sort_unstable();
+        Rows {
+            times,
+            hashes: (0..count).map(|_| random.random_range(0..12)).collect(),
+            keys: (0..count).map(|_| random.random_bool(0.9)).collect(),
+        }
+    }
+
+    /// Whatever has been indexed when, a search finds what a look at every kept row finds, each pair once.
+    #[test]
+    fn a_search_finds_every_pair() {
+        let mut scans = 0;
+        for seed in 0..SEEDS {
+            let mut random = StdRng::seed_from_u64(seed);
+            let bounds = Bounds {
+                lower: -random.random_range(0..30_000_000),
+                upper: random.random_range(0..30_000_000),
+            };
+            let mut kept = Kept::new(bounds, 1, false);
+            let mut all: Vec<(i64, u64)> = Vec::new();
+            for step in 0..12 {
+                let newest = step * 10_000_000;
+                let it = some(&mut random, 60, newest);
+                let rows: ArrayRef = Arc::new(Int64Array::from(it.times.clone()));
+                let arrived = Arrived {
+                    rows: &RecordBatch::try_from_iter([("at", rows)]).expect("rows"),
+                    times: &it.times,
+                    hashes: &it.hashes,
+                    matched: &vec![false; it.times.len()],
+                };
+                let keep: Vec<bool> = it.keys.iter().collect();
+                kept.store(&arrived, &keep).expect("stored");
+                let rows = it.times.iter().zip(&it.hashes).zip(&keep);
+                all.extend(
+                    rows.filter(|(_, keep)| **keep)
+                        .map(|((at, hash), _)| (*at, *hash)),
+                );
+
+                let it = some(&mut random, 8, newest);
+                let (before, after) = bounds.partners(0);
+                let cutoff = newest - random.random_range(0..60_000_000);
+                let most = random.random_range(1..5);
+                let looking = (&it.times[..], &it.hashes[..], Some(&it.keys));
+                let mut search = Search::new(looking, (before, after), cutoff, most);
+                let starts: Vec<i64> = kept
+                    .slices(i64::MIN / 2, i64::MAX / 2)
+                    .map(|(start, _)| start)
+                    .collect();
+                let mut found = Vec::new();
+                for start in starts {
+                    let mut at = Some(Step::Begin);
+                    let mut pairs = Vec::new();
+                    while let Some(step) = at {
+                        at = kept.search(start, &mut search, step, &mut pairs);
+                        scans += usize::from(matches!(at, Some(Step::Unindexed(_))));
+                        let slice = kept.slice(start);
+                        let row = |(row, kept): (u32, u32)| (row, slice.times[kept as usize]);
+                        found.extend(pairs.drain(..).map(row));
+                    }
+                }
+                let mut expected = Vec::new();
+                for (row, at) in it
+                    .times
+                    .iter()
+                    .enumerate()
+                    .filter(|(row, _)| it.keys.is_valid(*row))
+                {
+                    let range = (at + before).max(cutoff)..=at + after;
+                    let matches = all
+                        .iter()
+                        .filter(|(at, hash)| *hash == it.hashes[row] && range.contains(at));
+                    expected.extend(matches.map(|(at, _)| (row as u32, *at)));
+                }
+                found.sort_unstable();
+                expected.sort_unstable();
+                assert_eq!(found, expected, "seed {seed}, step {step}, {bounds:?}");
+            }
+        }
+        assert!(
+            scans > 100,
+            "rows that are not indexed were searched {scans} times only"
+        );
+    }
+}
