@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod clock;
 pub mod load;
 pub mod partly;
 pub mod proxy;
