@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -65,15 +66,14 @@ async fn answer(request: Request<hyper::body::Incoming>) -> Result<Response<Full
         .await
         .map(|body| body.to_bytes())
         .unwrap_or_default();
-    // As many records as rows: what the real answer costs to send.
-    let rows = if body.len() < 1_000 { 1 } else { 500 };
-    Ok(Response::new(Full::new(reply(rows))))
+    Ok(Response::new(Full::new(reply(body.len()))))
 }
 
-fn reply(rows: usize) -> Bytes {
-    static ONE: std::sync::LazyLock<Bytes> = std::sync::LazyLock::new(|| all_taken(1));
-    static MANY: std::sync::LazyLock<Bytes> = std::sync::LazyLock::new(|| all_taken(500));
-    if rows == 1 { ONE.clone() } else { MANY.clone() }
+/// As many records as a request of this length has rows, about 155 bytes each: what the real answer costs to send.
+fn reply(bytes: usize) -> Bytes {
+    static REPLIES: LazyLock<[Bytes; 4]> = LazyLock::new(|| [1, 5, 50, 500].map(all_taken));
+    let at = [400, 3_000, 30_000].partition_point(|&most| most < bytes);
+    REPLIES[at].clone()
 }
 
 fn all_taken(rows: usize) -> Bytes {

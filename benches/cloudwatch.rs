@@ -15,7 +15,7 @@ use aws_sdk_cloudwatch::types::{Dimension, MetricDatum, StandardUnit};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
-use millstream_benches::{median, service};
+use millstream_benches::{Table, service};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{SinkConnector, SinkContext};
@@ -44,9 +44,7 @@ fn main() -> anyhow::Result<()> {
         sink.push(rate(runtime.block_on(through_the_sink(&endpoint))?));
         plain.push(rate(runtime.block_on(by_hand(&endpoint))?));
     }
-    let (sink, plain) = (median(sink), median(plain));
-    println!("| puts | sink points/s | plain client points/s | ratio |\n|---|---|---|---|");
-    println!("| cloudwatch | {sink:.0} | {plain:.0} | {:.2} |", sink / plain);
+    Table::new("puts", "points/s", "plain client").line("cloudwatch", &sink, &plain);
     Ok(())
 }
 

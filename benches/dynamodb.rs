@@ -20,7 +20,7 @@ use aws_sdk_dynamodb::types::{
     ScalarAttributeType, Select, WriteRequest,
 };
 use futures::StreamExt;
-use millstream_benches::{impressions, median, service};
+use millstream_benches::{Table, impressions, service};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{SinkConnector, SinkContext};
@@ -47,7 +47,8 @@ async fn measure() -> anyhow::Result<()> {
     let rounds = variable("ROUNDS", 5)?;
     let rows = impressions(items, 1_000, 3_600);
     let client = aws::dynamodb(&AwsOptions::default()).await?;
-    println!("{items} items a round, {rounds} rounds, median items/s:");
+    println!("{items} items a round, {rounds} rounds:\n");
+    let table = Table::new("puts", "items/s", "SDK alone");
     for conditional in [false, true] {
         let (mut sdk, mut sink) = (Vec::new(), Vec::new());
         for round in 0..rounds {
@@ -60,16 +61,12 @@ async fn measure() -> anyhow::Result<()> {
             sink.push(rate(items, by_sink(&table, &rows, conditional)).await?);
             anyhow::ensure!(count(&client, &table).await? == items, "the sink lost items");
         }
-        let (sdk, sink) = (median(sdk), median(sink));
         let how = if conditional {
             "conditional puts"
         } else {
             "batches"
         };
-        println!(
-            "{how:>16}: sdk {sdk:>8.0}   sink {sink:>8.0}   ratio {:.2}",
-            sink / sdk
-        );
+        table.line(how, &sink, &sdk);
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use futures::StreamExt;
-use millstream_benches::{lines, median, schema, service};
+use millstream_benches::{Table, lines, schema, service};
 use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offsets, SourceConnector, SourceContext};
 use millstream_operators::aws::{self, AwsOptions};
@@ -39,8 +39,7 @@ fn main() -> anyhow::Result<()> {
 
 async fn compare() -> anyhow::Result<()> {
     let client = aws::kinesis(&AwsOptions::default()).await?;
-    println!("| stream | records | rows in each | plain client rows/s | source rows/s | ratio |");
-    println!("|---|---|---|---|---|---|");
+    let table = Table::new("records", "rows/s", "plain client");
     for (stream, records, rows) in STREAMS {
         fill(&client, stream, records, rows).await?;
         let rate = |took: Duration| (records * rows) as f64 / took.as_secs_f64();
@@ -49,11 +48,7 @@ async fn compare() -> anyhow::Result<()> {
             plain.push(rate(through_the_client(&client, stream, records).await?));
             ours.push(rate(through_the_source(stream, records * rows).await?));
         }
-        let (plain, ours) = (median(plain), median(ours));
-        println!(
-            "| {stream} | {records} | {rows} | {plain:.0} | {ours:.0} | {:.2} |",
-            ours / plain
-        );
+        table.line(&format!("{records} of {rows} rows"), &ours, &plain);
     }
     Ok(())
 }

@@ -1,6 +1,10 @@
-//! What the benches share: the rows of the advertising pipeline, as Arrow and as JSON, and a service to talk to.
+//! What the benches share: the rows of the advertising pipeline, as Arrow and as JSON, what a pipeline reads and writes
+//! in memory, a service to talk to, and the form of results.
 
+pub mod in_memory;
+pub mod memory;
 pub mod service;
+pub mod shapes;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -12,6 +16,40 @@ use millstream_engine::time::timestamp_type;
 /// 2026-11-23T12:00:00Z, where the rows start.
 pub const START: i64 = 1_795_435_200_000_000;
 const SECOND: i64 = 1_000_000;
+
+/// A Markdown table of what was measured beside something else: the form in which `benches/run` reads results.
+pub struct Table;
+
+impl Table {
+    /// Prints the head. `unit` is that of both, `beside` what stands beside ours.
+    pub fn new(what: &str, unit: &str, beside: &str) -> Table {
+        println!("| {what} | Millstream {unit} | {beside} {unit} | ratio |\n|---|---|---|---|");
+        Table
+    }
+
+    /// Prints a line: the medians, and the ratio of the rounds with its lowest and its highest. A round is what was
+    /// measured one after the other.
+    pub fn line(&self, name: &str, ours: &[f64], beside: &[f64]) {
+        let ratios: Vec<f64> = ours
+            .iter()
+            .zip(beside)
+            .map(|(ours, beside)| ours / beside)
+            .collect();
+        println!(
+            "| {name} | {:.0} | {:.0} | {} |",
+            median(ours.to_vec()),
+            median(beside.to_vec()),
+            with_spread(&ratios)
+        );
+    }
+}
+
+/// Median, lowest and highest: `1.23 (1.10–1.31)`.
+pub fn with_spread(of: &[f64]) -> String {
+    let lowest = of.iter().copied().fold(f64::INFINITY, f64::min);
+    let highest = of.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{:.2} ({lowest:.2}–{highest:.2})", median(of.to_vec()))
+}
 
 /// The median of what was measured.
 pub fn median(mut of: Vec<f64>) -> f64 {
@@ -68,12 +106,13 @@ fn write_rows(to: &mut String, rows: usize, between: &str) {
     }
 }
 
-fn impression_id(row: usize) -> String {
+/// The id of an impression, in the form of a UUID.
+pub fn impression_id(row: usize) -> String {
     format!("00000000-0000-4000-8000-{row:012x}")
 }
 
 /// Ads are visited in a scattered order, as in life.
-fn ad_id(row: usize, ads: usize) -> String {
+pub fn ad_id(row: usize, ads: usize) -> String {
     let ad = row.wrapping_mul(2_654_435_761) % ads;
     format!("aaaaaaaa-0000-4000-8000-{ad:012x}")
 }

@@ -10,26 +10,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, anyhow, ensure};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{CsvReadOptions, SessionConfig, SessionContext};
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use futures::stream::TryStreamExt;
+use millstream_benches::in_memory::{Counted, InMemory};
 use millstream_benches::median;
 use millstream_engine::config::{self, PipelineSource};
-use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::{Counters, Metrics};
 use millstream_engine::plan::Plan;
 use millstream_engine::runtime::{self, BoundedRun, RunOptions, timer};
-use millstream_engine::sink::{Committable, Sink};
-use millstream_engine::source::{
-    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceContext,
-};
+use millstream_engine::source::{Offsets, Source, SourceContext};
 use millstream_operators::Environment;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -178,7 +173,7 @@ async fn streamed(
         }),
     };
     runtime::start(plan.clone(), options).done().await?;
-    Ok(counted.0.load(Ordering::Relaxed))
+    Ok(counted.rows())
 }
 
 /// Runs the batch query; how many results it gave, and how many seconds it took.
@@ -203,57 +198,4 @@ async fn batched(
     let results = context.sql(&text).await?.collect().await?;
     let seconds = started.elapsed().as_secs_f64();
     Ok((results.iter().map(|rows| rows.num_rows() as u64).sum(), seconds))
-}
-
-/// Rows in one partition.
-struct InMemory(Vec<RecordBatch>);
-
-#[async_trait]
-impl Source for InMemory {
-    fn schema(&self) -> SchemaRef {
-        self.0[0].schema()
-    }
-
-    async fn partitions(&self, read: &Offsets) -> millstream_engine::Result<Partitions> {
-        Ok(Partitions::fixed([PartitionId("0".into())], read))
-    }
-
-    fn read(
-        &self,
-        _: &PartitionId,
-        _: Option<Offset>,
-    ) -> BoxStream<'static, millstream_engine::Result<SourceBatch>> {
-        let batch = |rows| {
-            Ok(SourceBatch {
-                rows,
-                invalid: None,
-                offset: Offset(String::new()),
-            })
-        };
-        stream::iter(self.0.clone()).map(batch).boxed()
-    }
-
-    async fn commit(&self, _: &Offsets) -> millstream_engine::Result<()> {
-        Ok(())
-    }
-}
-
-/// A sink that counts.
-#[derive(Clone, Default)]
-struct Counted(Arc<AtomicU64>);
-
-#[async_trait]
-impl Sink for Counted {
-    async fn write(&mut self, rows: RecordBatch) -> millstream_engine::Result<()> {
-        self.0.fetch_add(rows.num_rows() as u64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn prepare(&mut self, _: Barrier) -> millstream_engine::Result<Committable> {
-        Ok(Committable::default())
-    }
-
-    async fn commit(&mut self, _: Epoch, _: Committable) -> millstream_engine::Result<()> {
-        Ok(())
-    }
 }

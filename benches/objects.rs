@@ -13,7 +13,7 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 use futures::{StreamExt, TryStreamExt};
-use millstream_benches::{lines, median, schema, service};
+use millstream_benches::{Table, lines, schema, service};
 use millstream_engine::metrics::Counters;
 use millstream_engine::source::{Offsets, Source, SourceConnector, SourceContext};
 use millstream_engine::time::Timestamp;
@@ -49,8 +49,7 @@ async fn compare() -> anyhow::Result<()> {
     let (objects, rows) = (number("OBJECTS", 32), number("ROWS", 100_000));
     let client = aws::s3(&AwsOptions::default()).await?;
     client.create_bucket().bucket(BUCKET).send().await?;
-    println!("| objects of {rows} rows | s3 source, rows/s | plain SDK, rows/s | ratio |");
-    println!("|---|---|---|---|");
+    let table = Table::new("objects", "rows/s", "plain SDK");
     for packed in [true, false] {
         let name = if packed { "gzip" } else { "plain" };
         let text = lines(rows);
@@ -64,12 +63,8 @@ async fn compare() -> anyhow::Result<()> {
             ours.push(timed(by_source(name), objects * rows).await?);
             plain.push(timed(by_sdk(name, packed), objects * rows).await?);
         }
-        let (ours, plain) = (median(ours), median(plain));
-        println!(
-            "| {objects} × {} KB, {name} | {ours:.0} | {plain:.0} | {:.2} |",
-            bytes.len() / 1000,
-            ours / plain
-        );
+        let what = format!("{objects} of {rows} rows, {} KB, {name}", bytes.len() / 1000);
+        table.line(&what, &ours, &plain);
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use futures::StreamExt;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
-use millstream_benches::{impressions, lines, median, service};
+use millstream_benches::{Table, impressions, lines, service};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::metrics::Counters;
 use millstream_engine::sink::{SinkConnector, SinkContext};
@@ -37,7 +37,7 @@ fn main() -> anyhow::Result<()> {
         return service::again(&endpoint);
     }
     let runtime = tokio::runtime::Runtime::new()?;
-    println!("| puts | sink rows/s | plain client rows/s | ratio |\n|---|---|---|---|");
+    let table = Table::new("puts", "rows/s", "plain client");
     for what in [What::Kinesis, What::KinesisByKey, What::Firehose] {
         let rate = |took: Duration| ROWS as f64 / took.as_secs_f64();
         let (mut sink, mut plain) = (Vec::new(), Vec::new());
@@ -45,12 +45,7 @@ fn main() -> anyhow::Result<()> {
             sink.push(rate(runtime.block_on(through_the_sink(what, &endpoint))?));
             plain.push(rate(runtime.block_on(by_hand(what, &endpoint))?));
         }
-        let (sink, plain) = (median(sink), median(plain));
-        println!(
-            "| {} | {sink:.0} | {plain:.0} | {:.2} |",
-            what.name(),
-            sink / plain
-        );
+        table.line(what.name(), &sink, &plain);
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use millstream_benches::{START, impressions, median, schema};
+use millstream_benches::{START, impressions, median, memory, schema};
 use millstream_engine::operator::{Operator, Output};
 use millstream_engine::pipeline::Bytes;
 use millstream_engine::sql::{SqlPlan, SqlPlanner, SqlRequest, SqlTable};
@@ -306,32 +306,6 @@ async fn batch(case: &Case, tables: &[Table]) -> anyhow::Result<Vec<RecordBatch>
         context.register_table(table.name, Arc::new(rows))?;
     }
     Ok(context.sql(case.batch).await?.collect().await?)
-}
-
-/// Of this process, as Linux counts it.
-mod memory {
-    use anyhow::Context;
-
-    /// Starts to look for a new peak; how much there is now.
-    pub fn forget_peak() -> anyhow::Result<u64> {
-        std::fs::write("/proc/self/clear_refs", "5")?;
-        status("VmRSS:")
-    }
-
-    /// The most there was since.
-    pub fn peak() -> anyhow::Result<u64> {
-        status("VmHWM:")
-    }
-
-    fn status(key: &str) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string("/proc/self/status")?;
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        let kilobytes = line.and_then(|line| line.split_whitespace().next());
-        Ok(kilobytes
-            .context("Linux says how much memory a process has")?
-            .parse::<u64>()?
-            * 1024)
-    }
 }
 
 /// A window of `minutes`.

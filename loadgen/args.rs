@@ -111,6 +111,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
 
+    /// Write the bodies before the run and send them again and again, with new ids and times but the same ads: for servers that are faster than rows can be made (--rate, --closed-loop)
+    #[arg(long, conflicts_with = "ledger")]
+    pub prebuilt: bool,
+    /// Process id of the server, to report how busy it was
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
     /// Append every request and its outcome to this file, for `loadgen verify`
     #[arg(long, value_name = "FILE")]
     pub ledger: Option<PathBuf>,
@@ -152,6 +158,10 @@ impl RunArgs {
             self.latencies.is_none() || !users,
             "--latencies needs --rate or --closed-loop: with users it is their pace that decides"
         );
+        ensure!(
+            !self.prebuilt || !users,
+            "--prebuilt needs --rate or --closed-loop: users' rows are their own"
+        );
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Plan {
             config,
@@ -171,6 +181,8 @@ impl RunArgs {
             ledger: self.ledger.clone(),
             latencies: self.latencies.clone(),
             rows: self.rows,
+            prebuilt: self.prebuilt,
+            server_pid: self.server_pid,
         })
     }
 
@@ -262,6 +274,8 @@ mod tests {
             ("loadgen --batch 0", "--batch"),
             ("loadgen --latencies x", "--latencies"),
             ("loadgen --rate 5 --closed-loop", "--closed-loop"),
+            ("loadgen --prebuilt", "--prebuilt"),
+            ("loadgen --rate 5 --prebuilt --ledger x", "--ledger"),
             ("loadgen --clickthrough 2", "ClickthroughProbability"),
             ("loadgen --duration soon", "--duration"),
             ("loadgen --json demo.yaml", "--json"),

@@ -6,6 +6,7 @@
 
 mod args;
 mod config;
+mod cpu;
 mod drive;
 mod fixed;
 mod latencies;
@@ -86,13 +87,17 @@ async fn traffic(plan: Plan) -> anyhow::Result<Report> {
 }
 
 fn sum_up(run: &Run, tally: &Tally, never_sent: u64) -> Report {
+    let took = run.started.elapsed();
+    let threads = Some(run.plan.threads);
     let about = About {
         mode: run.plan.mode.name(),
         base_url: run.plan.config.base_url.clone(),
         seed: run.plan.seed,
-        took: run.started.elapsed(),
+        took,
         never_sent,
         aborted: run.aborted(),
+        client: run.client.as_ref().and_then(|client| client.usage(took, threads)),
+        server: run.server.as_ref().and_then(|server| server.usage(took, None)),
     };
     Report::new(tally, about)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::cpu::Usage;
 use crate::reply::Outcome;
 
 /// Latencies are kept from 1 µs to one hour with three digits: about 200 kB for each connection.
@@ -94,6 +95,11 @@ impl Tally {
         }
     }
 
+    /// Keeps the latency of a request that had waited so long when the run ended, and was never sent.
+    pub fn waited(&mut self, at_least: Duration) {
+        self.latency.saturating_record(at_least.as_micros() as u64);
+    }
+
     /// Counts a reason for which something failed.
     pub fn note(&mut self, reason: &str) {
         let known = self.reasons.contains_key(reason) || self.reasons.len() < MAX_REASONS;
@@ -173,14 +179,18 @@ pub struct Report {
     pub requests: u64,
     /// Requests that repeated an earlier one.
     pub retries: u64,
-    /// Requests that fell due in `--rate` but found no free connection until the end.
+    /// Requests that fell due in `--rate` but found no free connection until the end. They stand in `latency`, too.
     pub requests_never_sent: u64,
     /// Bytes of the bodies.
     pub body_bytes: u64,
-    /// Latency of acked requests.
+    /// Latency of acked requests, and of those that were never sent: how long they had waited.
     pub latency: Latency,
     /// CPU time of loadgen itself, user plus system.
     pub cpu_seconds: Option<f64>,
+    /// How busy loadgen was.
+    pub client: Option<Usage>,
+    /// How busy the process of `--server-pid` was.
+    pub server: Option<Usage>,
     /// Why requests failed, with how often.
     pub reasons: BTreeMap<String, u64>,
     /// Why the run ended before its time, if it did.
@@ -216,6 +226,10 @@ pub struct About {
     pub never_sent: u64,
     /// See [`Report::aborted`].
     pub aborted: Option<String>,
+    /// See [`Report::client`].
+    pub client: Option<Usage>,
+    /// See [`Report::server`].
+    pub server: Option<Usage>,
 }
 
 impl Report {
@@ -244,7 +258,9 @@ impl Report {
                 p99_9_ms: tally.quantile_ms(0.999),
                 max_ms: tally.latency.max() as f64 / 1000.0,
             },
-            cpu_seconds: own_cpu_seconds(),
+            cpu_seconds: about.client.map(|client| client.cpu_seconds),
+            client: about.client,
+            server: about.server,
             reasons: tally.reasons.clone(),
             aborted: about.aborted,
         }
@@ -307,8 +323,12 @@ impl fmt::Display for Report {
             f,
             "  latency   p50 {p50_ms:.3}  p90 {p90_ms:.3}  p99 {p99_ms:.3}  p99.9 {p99_9_ms:.3}  max {max_ms:.3} ms, from {from}"
         )?;
-        if let Some(cpu) = self.cpu_seconds {
-            writeln!(f, "  own cpu   {cpu:.2} s")?;
+        if let Some(client) = &self.client {
+            write!(f, "  cpu       client {}", client.line())?;
+            if let Some(server) = &self.server {
+                write!(f, ", server {}", server.line())?;
+            }
+            writeln!(f)?;
         }
         for (reason, count) in &self.reasons {
             writeln!(f, "  failed    {} × {reason}", grouped(*count))?;
@@ -333,17 +353,6 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
-/// User plus system time of this process from `/proc/self/stat`, whose unit is 1/100 s in Linux's ABI
-/// (`USER_HZ`); `None` elsewhere.
-fn own_cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let after_name = &stat[stat.rfind(')')? + 1..];
-    let mut fields = after_name.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some((user + system) as f64 / 100.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -360,6 +369,8 @@ mod tests {
                 took,
                 never_sent: 0,
                 aborted: None,
+                client: None,
+                server: None,
             },
         )
     }

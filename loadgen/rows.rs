@@ -4,6 +4,7 @@
 //! rendered once and afterwards patched in place: loadgen must not be what a benchmark measures.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
 use rand::RngCore;
@@ -75,17 +76,18 @@ impl Uuid {
 
     /// Writes the text form into `out`, which is exactly [`Uuid::WIDTH`] long.
     pub fn write(self, out: &mut [u8]) {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut at = 0;
-        for (index, byte) in self.0.to_be_bytes().into_iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                out[at] = b'-';
-                at += 1;
-            }
-            out[at] = HEX[usize::from(byte >> 4)];
-            out[at + 1] = HEX[usize::from(byte & 15)];
-            at += 2;
-        }
+        let digits = |shift: u32| hex((self.0 >> shift) as u32);
+        let (a, b, c, d) = (digits(96), digits(64), digits(32), digits(0));
+        out[..8].copy_from_slice(&a);
+        out[8] = b'-';
+        out[9..13].copy_from_slice(&b[..4]);
+        out[13] = b'-';
+        out[14..18].copy_from_slice(&b[4..]);
+        out[18] = b'-';
+        out[19..23].copy_from_slice(&c[..4]);
+        out[23] = b'-';
+        out[24..28].copy_from_slice(&c[4..]);
+        out[28..36].copy_from_slice(&d);
     }
 
     /// Reads the text form; `None` when `text` is not a UUID of 32 hex digits with dashes.
@@ -135,6 +137,17 @@ impl<'de> Deserialize<'de> for Uuid {
     }
 }
 
+/// Eight hex digits at once: the nibbles are spread over the bytes of a word, and those above 9 moved on to the letters.
+#[inline]
+fn hex(number: u32) -> [u8; 8] {
+    let mut word = u64::from(number);
+    word = (word | word << 16) & 0x0000_ffff_0000_ffff;
+    word = (word | word << 8) & 0x00ff_00ff_00ff_00ff;
+    word = (word | word << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = ((word + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    (word + 0x3030_3030_3030_3030 + letters * 0x27).to_be_bytes()
+}
+
 /// The finaliser of splitmix64 (Steele, Lea, Flood 2014): spreads a counter over all 64 bits.
 fn mix(counter: u64) -> u64 {
     let mut z = counter.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -167,7 +180,8 @@ pub struct Batch {
 
 /// The wall clock in microseconds since the epoch, cut to the milliseconds that travel.
 pub fn now_micros() -> i64 {
-    chrono::Utc::now().timestamp_millis() * 1000
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64 * 1000)
 }
 
 const TIME_WIDTH: usize = 23;
@@ -178,17 +192,46 @@ pub fn format_time(micros: i64) -> String {
     time.format("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
-/// A body of up to `capacity` rows of one stream.
+/// A time and its text, which is made anew only when the time is another.
+#[derive(Clone, Copy)]
+pub struct Moment {
+    micros: i64,
+    text: [u8; TIME_WIDTH],
+}
+
+impl Moment {
+    /// Moves on to `micros` since the epoch.
+    pub fn set(&mut self, micros: i64) {
+        if self.micros != micros {
+            self.text.copy_from_slice(format_time(micros).as_bytes());
+            self.micros = micros;
+        }
+    }
+}
+
+impl Default for Moment {
+    fn default() -> Moment {
+        Moment {
+            micros: i64::MIN,
+            text: [b'0'; TIME_WIDTH],
+        }
+    }
+}
+
+/// A body of up to `capacity` rows of one stream, with room for a request's head before it.
 pub struct Body {
     bytes: Vec<u8>,
+    room: usize,
     prefix: usize,
     stride: usize,
     columns: Columns,
     closed_after: usize,
-    time: (i64, String),
+    /// What stands in the row that was written last.
+    moment: Moment,
 }
 
 /// Where the values of a row stand, counted from the start of the row.
+#[derive(Clone, Copy)]
 struct Columns {
     impression: usize,
     click: Option<usize>,
@@ -196,9 +239,17 @@ struct Columns {
     occurred_at: usize,
 }
 
+/// Where in a UUID's text the eight digits stand that [`Body::stamp`] replaces.
+const STAMP_AT: usize = Uuid::WIDTH - 8;
+
 impl Body {
     /// A template for `capacity` rows (at least one).
     pub fn new(stream: Stream, capacity: usize) -> Body {
+        Body::after(0, stream, capacity)
+    }
+
+    /// The same, with `room` bytes before it, see [`Body::with_head`].
+    pub fn after(room: usize, stream: Stream, capacity: usize) -> Body {
         let mut row = Vec::new();
         let impression = push_member(&mut row, b"{\"impression_id\":\"", Uuid::WIDTH);
         let click = match stream {
@@ -208,7 +259,8 @@ impl Body {
         let ad = push_member(&mut row, b"\",\"ad_id\":\"", Uuid::WIDTH);
         let occurred_at = push_member(&mut row, b"\",\"occurred_at\":\"", TIME_WIDTH);
         row.extend_from_slice(b"\"},");
-        let mut bytes = format!("{{\"{stream}\":[").into_bytes();
+        let mut bytes = vec![0; room];
+        bytes.extend_from_slice(format!("{{\"{stream}\":[").as_bytes());
         let prefix = bytes.len();
         for _ in 0..capacity.max(1) {
             bytes.extend_from_slice(&row);
@@ -216,6 +268,7 @@ impl Body {
         bytes.push(b'{'); // keeps the end of the last row like every other
         Body {
             bytes,
+            room,
             prefix,
             stride: row.len(),
             columns: Columns {
@@ -225,7 +278,7 @@ impl Body {
                 occurred_at,
             },
             closed_after: 0,
-            time: (i64::MIN, String::new()),
+            moment: Moment::default(),
         }
     }
 
@@ -240,13 +293,47 @@ impl Body {
         }
         self.closed_after = rows.len();
         let end = self.put_end(rows.len(), *b"]}");
-        &self.bytes[..end]
+        &self.bytes[self.room..end]
+    }
+
+    /// Puts `head` right before the body that was rendered last: both in one piece. It must fit into the room.
+    pub fn with_head(&mut self, head: &[u8]) -> &[u8] {
+        let from = self.room - head.len();
+        self.bytes[from..self.room].copy_from_slice(head);
+        &self.bytes[from..self.end(self.closed_after)]
+    }
+
+    /// Keeps the first `rows` of the rows that were rendered last; the body's bytes.
+    pub fn cut(&mut self, rows: usize) -> usize {
+        assert!(
+            (1..=self.closed_after).contains(&rows),
+            "a cut body is a part of one"
+        );
+        self.put_end(self.closed_after, *b",{");
+        self.closed_after = rows;
+        self.put_end(rows, *b"]}") - self.room
+    }
+
+    /// Gives all rows that were rendered last other ids, whose last eight digits are `number`, and another time.
+    /// An impression and the click on it stay together if both are given the same number.
+    pub fn stamp(&mut self, number: u32, now: &Moment) {
+        let same_time = self.moment.micros == now.micros;
+        self.moment = *now;
+        let (digits, columns) = (hex(number), self.columns);
+        let rows = self.bytes[self.prefix..].chunks_exact_mut(self.stride);
+        for row in rows.take(self.closed_after) {
+            row[columns.impression + STAMP_AT..][..8].copy_from_slice(&digits);
+            if let Some(click) = columns.click {
+                row[click + STAMP_AT..][..8].copy_from_slice(&digits);
+            }
+            if !same_time {
+                row[columns.occurred_at..][..TIME_WIDTH].copy_from_slice(&now.text);
+            }
+        }
     }
 
     fn patch(&mut self, index: usize, row: &Row) {
-        if self.time.0 != row.occurred_at {
-            self.time = (row.occurred_at, format_time(row.occurred_at));
-        }
+        self.moment.set(row.occurred_at);
         let start = self.prefix + index * self.stride;
         let bytes = &mut self.bytes[start..start + self.stride];
         row.impression
@@ -255,14 +342,18 @@ impl Body {
             row.id.write(&mut bytes[click..][..Uuid::WIDTH]);
         }
         row.ad.write(&mut bytes[self.columns.ad..][..Uuid::WIDTH]);
-        bytes[self.columns.occurred_at..][..TIME_WIDTH].copy_from_slice(self.time.1.as_bytes());
+        bytes[self.columns.occurred_at..][..TIME_WIDTH].copy_from_slice(&self.moment.text);
     }
 
     /// The two bytes after a row are `,{` between rows and `]}` at the end.
     fn put_end(&mut self, rows: usize, what: [u8; 2]) -> usize {
-        let at = self.prefix + rows * self.stride - 1;
-        self.bytes[at..at + 2].copy_from_slice(&what);
-        at + 2
+        let end = self.end(rows);
+        self.bytes[end - 2..end].copy_from_slice(&what);
+        end
+    }
+
+    fn end(&self, rows: usize) -> usize {
+        self.prefix + rows * self.stride + 1
     }
 }
 
@@ -310,6 +401,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_stamp_changes_ids_and_time_and_nothing_else() {
+        for stream in Stream::ALL {
+            let mut body = Body::after(9, stream, 5);
+            let mut rows = rows(3, 8);
+            body.render(&rows);
+            let now = 1_700_000_000_777_000;
+            let mut moment = Moment::default();
+            moment.set(now);
+            body.stamp(0xdead_0041, &moment);
+            body.stamp(0xdead_0042, &moment);
+            for row in &mut rows {
+                let stamped = |id: Uuid| Uuid(id.0 & !0xffff_ffff | 0xdead_0042);
+                (row.id, row.impression, row.occurred_at) = (stamped(row.id), stamped(row.impression), now);
+            }
+            let whole = body.with_head(b"the head");
+            let got: serde_json::Value =
+                serde_json::from_slice(whole.strip_prefix(b"the head").expect("the head")).expect("JSON");
+            let want: Vec<_> = rows.iter().map(|row| as_json(stream, row)).collect();
+            assert_eq!(got, json!({ stream.name(): want }), "{stream}");
+        }
+    }
+
     fn as_json(stream: Stream, row: &Row) -> serde_json::Value {
         let mut want = json!({
             "impression_id": row.impression.to_string(),
@@ -331,6 +445,10 @@ mod tests {
             assert!(b"89ab".contains(&text.as_bytes()[19]), "{text}");
             assert_eq!(Uuid::parse(&text), Some(uuid));
         }
+        assert_eq!(
+            Uuid(0x0123_4567_89ab_cdef_fedc_ba98_7654_3210).to_string(),
+            "01234567-89ab-cdef-fedc-ba9876543210"
+        );
         assert_ne!(Uuid::of_ad(1), Uuid::of_ad(2));
         assert_eq!(Uuid::parse("123e4567-e89b-42d3-a456-42661417400g"), None);
         assert_eq!(Uuid::parse("short"), None);

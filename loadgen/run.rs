@@ -14,6 +14,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::cpu::Watched;
 use crate::latencies::Latencies;
 use crate::ledger::{Ledger, Ticket};
 use crate::reply::Outcome;
@@ -71,6 +72,10 @@ pub struct Plan {
     pub latencies: Option<PathBuf>,
     /// End after this many rows.
     pub rows: Option<u64>,
+    /// Whether bodies are written before the run and repeated (rate, closed loop).
+    pub prebuilt: bool,
+    /// The server's process, if it is one of this machine.
+    pub server_pid: Option<u32>,
 }
 
 /// Host and path of the server under load.
@@ -128,6 +133,10 @@ pub struct Run {
     pub live: Live,
     /// When it began.
     pub started: Instant,
+    /// This process, as it was then.
+    pub client: Option<Watched>,
+    /// The server's.
+    pub server: Option<Watched>,
     ledger: Option<Ledger>,
     latencies: Option<Latencies>,
     claimed: AtomicU64,
@@ -145,6 +154,8 @@ impl Run {
             latencies: plan.latencies.as_deref().map(Latencies::create).transpose()?,
             live: Live::default(),
             started: Instant::now(),
+            client: Watched::me(),
+            server: plan.server_pid.map(Watched::process).transpose()?,
             claimed: AtomicU64::new(0),
             stop: watch::Sender::new(false),
             aborted: OnceLock::new(),

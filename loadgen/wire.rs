@@ -1,11 +1,8 @@
 //! The little of HTTP/1.1 that a measuring instrument needs: a request head, and replies cut out of a stream
 //! of bytes without allocating. The kept client (hyper) serves the simulated users; here every
-//! instruction of ours is taken from the server under test, which runs beside us.
+//! instruction of ours may be what a benchmark measures.
 
 use std::io;
-
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// A reply's head beyond this is not from an HTTP server.
 const MAX_HEAD_BYTES: usize = 16 << 10;
@@ -13,38 +10,22 @@ const MAX_HEAD_BYTES: usize = 16 << 10;
 /// 500 rows are answered in 9 kB; this leaves room for error messages in every row of large batches.
 const MAX_BODY_BYTES: usize = 16 << 20;
 
-/// Room asked for in one read: a reply to 500 rows, or hundreds of replies to one row each.
-const READ_BYTES: usize = 64 << 10;
-
-/// Appends the head of a POST of `body_bytes` bytes.
-pub fn push_head(out: &mut Vec<u8>, authority: &str, path: &str, body_bytes: usize) {
-    for part in ["POST ", path, " HTTP/1.1\r\nhost: ", authority] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    out.extend_from_slice(b"\r\ncontent-type: application/json\r\ncontent-length: ");
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    let mut rest = body_bytes;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-    out.extend_from_slice(b"\r\n\r\n");
+/// The head of a POST of `body_bytes` bytes.
+pub fn head(authority: &str, path: &str, body_bytes: usize) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: {authority}\r\ncontent-type: application/json\r\ncontent-length: {body_bytes}\r\n\r\n"
+    )
 }
 
-/// The replies of one connection, in order.
-pub struct Replies<R> {
-    from: R,
-    buffer: BytesMut,
-    taken: usize,
+/// Cuts replies out of bytes. A server's heads are the same for a second, until the date changes: the last one is
+/// compared before one is read line by line.
+#[derive(Default)]
+pub struct Replies {
+    last: Vec<u8>,
+    head: Option<Head>,
 }
 
-/// One reply, valid until the next is asked for.
+/// One reply.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reply<'a> {
     /// The HTTP status.
@@ -53,50 +34,45 @@ pub struct Reply<'a> {
     pub retry_after: Option<&'a str>,
     /// The body.
     pub body: &'a [u8],
+    /// Head and body.
+    pub bytes: usize,
 }
 
-impl<R: AsyncRead + Unpin> Replies<R> {
-    /// Reads from `from`.
-    pub fn new(from: R) -> Replies<R> {
-        Replies {
-            from,
-            buffer: BytesMut::with_capacity(READ_BYTES),
-            taken: 0,
-        }
-    }
-
-    /// The next reply. Dropping the future loses nothing: bytes stay in the buffer.
+impl Replies {
+    /// The reply at the start of `bytes`; `None` while it is incomplete.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the server closes, `InvalidData` when it does not speak HTTP/1.1 with a content length.
-    pub async fn next(&mut self) -> io::Result<Reply<'_>> {
-        self.buffer.advance(std::mem::take(&mut self.taken));
-        let head = loop {
-            if let Some(head) = Head::parse(&self.buffer)?
-                && self.buffer.len() >= head.end + head.content_length
-            {
-                break head;
-            }
-            self.buffer.reserve(READ_BYTES);
-            if self.from.read_buf(&mut self.buffer).await? == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the server closed the connection",
-                ));
-            }
+    /// `InvalidData` when the server does not speak HTTP/1.1 with a content length.
+    pub fn next<'a>(&mut self, bytes: &'a [u8]) -> io::Result<Option<Reply<'a>>> {
+        let Some(head) = self.head(bytes)? else {
+            return Ok(None);
         };
-        self.taken = head.end + head.content_length;
-        Ok(Reply {
+        let end = head.end + head.content_length;
+        let retry_after = head.retry_after.map(|(from, to)| &bytes[from..to]);
+        Ok(bytes.get(head.end..end).map(|body| Reply {
             status: head.status,
-            retry_after: head
-                .retry_after
-                .and_then(|(from, to)| std::str::from_utf8(&self.buffer[from..to]).ok()),
-            body: &self.buffer[head.end..self.taken],
-        })
+            retry_after: retry_after.and_then(|value| std::str::from_utf8(value).ok()),
+            body,
+            bytes: end,
+        }))
+    }
+
+    fn head(&mut self, bytes: &[u8]) -> io::Result<Option<Head>> {
+        if self.head.is_some() && bytes.starts_with(&self.last) {
+            return Ok(self.head);
+        }
+        let head = Head::parse(bytes)?;
+        if let Some(head) = &head {
+            self.last.clear();
+            self.last.extend_from_slice(&bytes[..head.end]);
+            self.head = Some(*head);
+        }
+        Ok(head)
     }
 }
 
-/// What the head of a reply says; positions are offsets into the buffer.
+/// What the head of a reply says; positions are offsets from the start of the reply.
+#[derive(Clone, Copy)]
 struct Head {
     status: u16,
     end: usize,
@@ -180,51 +156,56 @@ fn invalid(what: &'static str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
-
     use super::*;
 
-    /// All replies in `bytes`, fed in pieces of `piece` bytes, until the error that ends the stream.
-    async fn read_all(bytes: &[u8], piece: usize) -> (Vec<(u16, Option<String>, String)>, io::Error) {
-        let (mut writer, reader) = tokio::io::duplex(piece);
-        let bytes = bytes.to_vec();
-        let feed = tokio::spawn(async move {
-            let _ = writer.write_all(&bytes).await;
-        });
-        let mut replies = Replies::new(reader);
-        let mut got = Vec::new();
-        let error = loop {
-            match replies.next().await {
-                Ok(reply) => {
-                    let body = String::from_utf8_lossy(reply.body).into_owned();
-                    got.push((reply.status, reply.retry_after.map(str::to_owned), body));
+    type Got = (u16, Option<String>, String);
+
+    /// All replies in `bytes`, of which `piece` more are there each time, and what the rest is.
+    fn read_all(bytes: &[u8], piece: usize) -> (Vec<Got>, io::Result<usize>) {
+        let (mut replies, mut got, mut at) = (Replies::default(), Vec::new(), 0);
+        for there in (0..bytes.len())
+            .step_by(piece)
+            .map(|from| (from + piece).min(bytes.len()))
+        {
+            loop {
+                match replies.next(&bytes[at..there]) {
+                    Ok(Some(reply)) => {
+                        let body = String::from_utf8_lossy(reply.body).into_owned();
+                        got.push((reply.status, reply.retry_after.map(str::to_owned), body));
+                        at += reply.bytes;
+                    }
+                    Ok(None) => break,
+                    Err(error) => return (got, Err(error)),
                 }
-                Err(error) => break error,
             }
-        };
-        feed.abort();
-        (got, error)
+        }
+        (got, Ok(bytes.len() - at))
     }
 
-    #[tokio::test]
-    async fn pipelined_replies_are_cut_at_any_boundary() {
+    #[test]
+    fn pipelined_replies_are_cut_at_any_boundary() {
         let bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello\
+            HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nagain\
             HTTP/1.1 503 Service Unavailable\r\nretry-after:  7 \r\nCONTENT-LENGTH:2\r\n\r\nno\
-            HTTP/1.1 204 No Content\r\n\r\n";
+            HTTP/1.1 503 Service Unavailable\r\nretry-after:  7 \r\nCONTENT-LENGTH:2\r\n\r\nNO\
+            HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200";
         for piece in [1, 2, 7, 64, 4096] {
-            let (got, error) = read_all(bytes, piece).await;
+            let (got, rest) = read_all(bytes, piece);
+            let seven = || Some("7".to_owned());
             let want = [
                 (200, None, "hello".to_owned()),
-                (503, Some("7".to_owned()), "no".to_owned()),
+                (200, None, "again".to_owned()),
+                (503, seven(), "no".to_owned()),
+                (503, seven(), "NO".to_owned()),
                 (204, None, String::new()),
             ];
             assert_eq!(got, want, "pieces of {piece}");
-            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            assert_eq!(rest.expect("no error"), "HTTP/1.1 200".len());
         }
     }
 
-    #[tokio::test]
-    async fn what_is_not_http_is_an_error_and_never_a_hang() {
+    #[test]
+    fn what_is_not_http_is_an_error_and_never_a_hang() {
         let endless = vec![b'x'; MAX_HEAD_BYTES + 10];
         let cases: [&[u8]; 5] = [
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -234,10 +215,11 @@ mod tests {
             &endless,
         ];
         for bytes in cases {
-            let (got, error) = read_all(bytes, 4096).await;
+            let (got, rest) = read_all(bytes, 4096);
             assert!(got.is_empty());
+            let kind = rest.expect_err("an error").kind();
             assert_eq!(
-                error.kind(),
+                kind,
                 io::ErrorKind::InvalidData,
                 "{}",
                 String::from_utf8_lossy(bytes)
@@ -247,9 +229,7 @@ mod tests {
 
     #[test]
     fn the_head_is_what_servers_expect() {
-        let mut out = Vec::new();
-        push_head(&mut out, "h:1", "/a/clicks", 1203);
         let want = "POST /a/clicks HTTP/1.1\r\nhost: h:1\r\ncontent-type: application/json\r\ncontent-length: 1203\r\n\r\n";
-        assert_eq!(String::from_utf8(out).expect("text"), want);
+        assert_eq!(head("h:1", "/a/clicks", 1203), want);
     }
 }

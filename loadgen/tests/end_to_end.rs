@@ -379,6 +379,44 @@ fn a_stall_is_seen_by_every_request_it_delayed() {
     );
 }
 
+/// The same, but the run ends before the stall does: what was due and never sent waited, too.
+#[test]
+fn a_stall_to_the_end_is_not_hidden() {
+    let server = Server::start(|number| match number {
+        4 => Answer::TakeAfter(Duration::from_secs(1)),
+        _ => Answer::Take,
+    });
+    let (code, report) = server.run("--rate 200 --batch 1 --connections 1 --duration 500ms");
+    assert_eq!(code, 0, "{report}");
+    let never_sent = report["requests_never_sent"].as_u64().expect("a number");
+    assert!(never_sent >= 80, "100 were due, and 5 sent: {report}");
+    let latency = |name: &str| report["latency"][name].as_f64().expect("a number");
+    assert!(
+        latency("p50_ms") >= 100.0 && latency("p99_ms") >= 400.0,
+        "{report}"
+    );
+}
+
+#[test]
+fn prebuilt_bodies_carry_unique_rows_and_both_sides_use_is_reported() {
+    let server = Server::start(troubled);
+    let flags = "--closed-loop --prebuilt --batch 10 --rows 1000 --connections 3";
+    let (_, report) = server.run(&format!("{flags} --server-pid {}", std::process::id()));
+    assert_eq!(counts(&report), as_u64(server.truth()), "{report}");
+    assert_eq!(report["rows_sent"], 1000);
+    assert_eq!(unique_ids(&server.seen()), 1000);
+    for side in ["client", "server"] {
+        assert!(
+            report[side]["busy"].as_f64().is_some_and(|busy| busy >= 0.0),
+            "{report}"
+        );
+        assert!(
+            report[side]["cores"].as_u64().is_some_and(|cores| cores >= 1),
+            "{report}"
+        );
+    }
+}
+
 fn signal(child: &Child, name: &str) {
     let status = Command::new("kill")
         .arg(format!("-{name}"))
@@ -449,6 +487,7 @@ fn nothing_acked_is_a_failure_and_mistakes_are_usage() {
         ("--frobnicate", 2, "--frobnicate"),
         ("/nowhere/loadgen.yaml", 2, "/nowhere/loadgen.yaml"),
         ("--clickthrough 3", 2, "ClickthroughProbability"),
+        ("--server-pid 4194305", 2, "--server-pid"),
         ("verify --ledger /nowhere --lake /nowhere", 2, "/nowhere"),
     ] {
         let output = loadgen(flags).output().expect("runs");

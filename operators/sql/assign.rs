@@ -1,13 +1,17 @@
 //! Which rows of a batch fall into which pane.
 //!
 //! Neighbouring rows usually share a pane, so a batch is first seen as runs: one comparison per row, and the
-//! arithmetic of windows once per run. Only runs are sorted, and rows are moved only when a pane has several.
+//! arithmetic of windows once per run. Only runs are sorted, and rows are moved only when a pane has several. Most
+//! batches fall into one pane, which their first and last times tell.
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::error::ArrowError;
 
 use crate::window::Panes;
+
+/// A part of a batch that is kept may be held by the memory of all of it when it is at least one of so many.
+const SHARE: usize = 4;
 
 /// Neighbouring rows of one pane.
 #[derive(Clone, Copy, Debug)]
@@ -18,14 +22,17 @@ struct Run {
 }
 
 /// A batch's rows by start of pane, ascending, in order of arrival within each. `times` are the rows' event
-/// times. The parts may share memory with the batch and with each other; with `apart` each has its own, so
-/// that one which is kept does not hold the others.
+/// times. The parts may share memory with the batch and with each other; with `apart` those do not that are less than
+/// a [`SHARE`] of it, so that one which is kept does not hold much more than itself.
 pub(super) fn by_pane(
     panes: &Panes,
     times: &[i64],
     rows: &RecordBatch,
     apart: bool,
 ) -> Result<Vec<(i64, RecordBatch)>, ArrowError> {
+    if let Some(pane) = only_pane(panes, times) {
+        return Ok(vec![(pane, rows.clone())]);
+    }
     let mut runs = runs(panes, times);
     if let [run] = runs.as_slice() {
         return Ok(vec![(run.pane, rows.clone())]);
@@ -34,7 +41,10 @@ pub(super) fn by_pane(
     runs.sort_by_key(|run| run.pane);
     let of_panes = runs.chunk_by(|a, b| a.pane == b.pane);
     if apart {
-        let part = |runs: &[Run]| Ok((runs[0].pane, take_record_batch(rows, &indices(runs))?));
+        let part = |runs: &[Run]| match runs {
+            [run] if run.rows * SHARE >= times.len() => Ok((run.pane, rows.slice(run.from, run.rows))),
+            _ => Ok((runs[0].pane, take_record_batch(rows, &indices(runs))?)),
+        };
         return of_panes.map(part).collect();
     }
     if of_panes.clone().all(|runs| runs.len() == 1) {
@@ -49,6 +59,14 @@ pub(super) fn by_pane(
         (runs[0].pane, sorted.slice(from - length, length))
     };
     Ok(of_panes.map(part).collect())
+}
+
+/// The pane that all rows fall into, if it is one.
+fn only_pane(panes: &Panes, times: &[i64]) -> Option<i64> {
+    let first = times.iter().copied().reduce(i64::min)?;
+    let last = times.iter().copied().reduce(i64::max)?;
+    let pane = panes.pane_of(first);
+    (last < panes.pane_end(pane)).then_some(pane)
 }
 
 fn runs(panes: &Panes, times: &[i64]) -> Vec<Run> {

@@ -5,7 +5,7 @@
 //! disappeared on the way (filtered out under a GROUP BY) still leaves a row in the presence slot, so that the
 //! global half knows that the window had rows: a `count(*)` above must then say 0.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
@@ -51,6 +51,8 @@ pub(super) struct LowerHalf {
     query: Arc<str>,
     /// Index of the event-time column in the rows that arrive.
     event_time: usize,
+    /// Indices of the columns that the slots read; only those are moved to panes.
+    reads: Vec<usize>,
     panes: Panes,
     /// The slots this input feeds, with their numbers.
     slots: Vec<(u32, Arc<Slot>)>,
@@ -89,9 +91,21 @@ impl LowerHalf {
         presence: u32,
         limit: &Arc<StateLimit>,
     ) -> LowerHalf {
+        let inputs = slots.iter().flat_map(|(_, slot)| slot.steps.inputs());
+        let reads: Vec<usize> = inputs.collect::<BTreeSet<_>>().into_iter().collect();
+        let reading = |(number, slot): (u32, Arc<Slot>)| {
+            let steps = slot.steps.reading(&reads);
+            let slot = Slot {
+                steps,
+                ..Slot::clone(&slot)
+            };
+            (number, Arc::new(slot))
+        };
+        let slots: Vec<_> = slots.into_iter().map(reading).collect();
         LowerHalf {
             query,
             event_time,
+            reads,
             panes,
             keeps: slots.iter().any(|(_, slot)| matches!(slot.reduce, Reduce::Keep)),
             slots,
@@ -154,8 +168,8 @@ impl Operator for LowerHalf {
             out.emit(batch);
             return Ok(());
         }
-        let rows = batch.rows;
-        let times = event_times(&rows, self.event_time)?;
+        let times = event_times(&batch.rows, self.event_time)?;
+        let rows = batch.rows.project(&self.reads)?;
         let parts = by_pane(&self.panes, times.values(), &rows, self.keeps)?;
         parts
             .iter()

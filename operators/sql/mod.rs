@@ -17,6 +17,7 @@
 //! - `enrich.rs`: queries that join a stream with reference tables, without a window.
 //! - `functions/`: `window_start()` and `window_end()`, and the functions that DataFusion lacks.
 //! - `revisions.rs`: firing windows again for late rows.
+//! - `top.rs`: rankings that keep a few rows of each key.
 //! - `assign.rs`: rows of a batch by pane; `firing.rs`: firings in pieces; `kept.rs`: the `state_limit`.
 
 mod accumulate;
@@ -54,6 +55,7 @@ mod steps;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod top;
 
 use millstream_engine::message::Pane;
 use millstream_engine::time::Timestamp;

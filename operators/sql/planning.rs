@@ -5,6 +5,7 @@ use std::sync::Arc;
 use datafusion::common::DataFusionError;
 use datafusion::execution::context::SessionContext;
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use millstream_engine::sql::SqlTable;
@@ -12,6 +13,9 @@ use millstream_engine::table::ReferenceTable;
 
 use super::functions::{FiringWindow, scalar_functions, window_functions};
 use super::tables::PlanningTable;
+use super::top::FirstRows;
+
+type Rule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
 /// Rules of DataFusion's physical optimizer that we plan without. The first fuses a partial aggregate with
 /// its final one, which is the seam we cut at. The next two put row limits into aggregates, which a partial
@@ -37,7 +41,7 @@ pub(super) fn session(
     let state = SessionStateBuilder::new()
         .with_config(session_config())
         .with_default_features()
-        .with_physical_optimizer_rules(rules)
+        .with_physical_optimizer_rules(with_first_rows(rules))
         .build();
     let context = SessionContext::new_with_state(state);
     for function in window_functions(window).into_iter().chain(scalar_functions()) {
@@ -52,6 +56,14 @@ pub(super) fn session(
         schema.register_table(table.name.clone(), Arc::new(PlanningTable::reference(table)))?;
     }
     Ok(context.state())
+}
+
+/// The rules with ours, where it is still known whether the query asks for an order: before the last of those that
+/// note it in the plan takes the note out again.
+pub(super) fn with_first_rows(mut rules: Vec<Rule>) -> Vec<Rule> {
+    let last = rules.iter().rposition(|rule| rule.name() == "OutputRequirements");
+    rules.insert(last.unwrap_or(rules.len()), Arc::new(FirstRows));
+    rules
 }
 
 fn session_config() -> SessionConfig {

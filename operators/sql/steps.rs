@@ -147,6 +147,26 @@ impl Steps {
         }
     }
 
+    /// Indices of the columns that are read of the rows that arrive.
+    pub fn inputs(&self) -> impl Iterator<Item = usize> {
+        self.columns.iter().filter_map(|column| match column {
+            ScanColumn::Input(index) => Some(*index),
+            ScanColumn::Window(_) => None,
+        })
+    }
+
+    /// The same steps over rows that have only the columns `of` those that arrive, sorted, which are all it reads.
+    pub fn reading(&self, of: &[usize]) -> Steps {
+        let place = |column: &ScanColumn| match column {
+            ScanColumn::Input(index) => ScanColumn::Input(of.partition_point(|column| column < index)),
+            window => *window,
+        };
+        Steps {
+            columns: self.columns.iter().map(place).collect(),
+            ..self.clone()
+        }
+    }
+
     /// The same steps with input column `column` passed through all of them, behind the other columns.
     pub fn carrying(&self, column: usize, field: &FieldRef) -> Steps {
         let with = |schema: &SchemaRef| -> SchemaRef {

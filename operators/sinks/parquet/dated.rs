@@ -15,23 +15,26 @@
 //! must be transformed again. Nothing is removed then.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_engine::message::{Barrier, Epoch};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::run::DatedRun;
 use millstream_engine::sink::{Committable, Sink, SinkContext};
 use millstream_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::catalog::Catalog;
-use super::file::{self, FileFormat, Finished, OpenFile};
+use super::encoder::{Encoder, Names};
+use super::file::{FileFormat, Finished};
 use super::files::{self, Files, directory_of};
 use super::partition::Partitioner;
 use super::store::Published;
 use super::{Lake, Layout, ParquetOptions};
 use crate::aws::AwsOptions;
-use crate::sinks::disk::{create_dirs, remove_files};
+use crate::sinks::disk::remove_files;
 use crate::sinks::{promise, promised};
 
 /// `type = "parquet"` in a dated run.
@@ -41,9 +44,12 @@ pub(super) struct DatedSink {
     format: FileFormat,
     catalog: Option<Catalog>,
     aws: AwsOptions,
-    files: Files,
-    /// How many files have been named, by directory.
-    named: BTreeMap<String, u64>,
+    roll: Bytes,
+    memory: Bytes,
+    /// None before the first row.
+    encoder: Option<Encoder>,
+    /// Files that are whole.
+    finished: Vec<Finished>,
     /// Whether what earlier attempts left is out of the way.
     begun: bool,
 }
@@ -83,8 +89,10 @@ impl DatedSink {
             format: layout.format,
             catalog,
             aws: typed.aws,
-            files: Files::new(typed.roll.size.0),
-            named: BTreeMap::new(),
+            roll: typed.roll.size,
+            memory: typed.memory,
+            encoder: None,
+            finished: Vec::new(),
             begun: false,
         })
     }
@@ -98,24 +106,31 @@ impl DatedSink {
         Ok(())
     }
 
-    fn write_to(&mut self, directory: String, rows: &RecordBatch) -> Result<()> {
-        let rows = self.format.of(rows)?;
-        let (date, format, named) = (&self.date, &self.format, &mut self.named);
-        self.files.write(directory, &rows, |directory| {
-            let (staging, names) = (&date.lake.staging, date.names());
-            create_dirs(staging)?;
-            let all: u64 = named.values().sum();
-            let number = named.entry(directory.into()).or_default();
-            let key = files::key(directory, &format!("{names}{number}.parquet"));
-            *number += 1;
-            let staged = format!(".{names}{}-{all}.inprogress", date.run.attempt);
-            OpenFile::create(staging, staged, key, format)
-        })
+    /// What encodes the rows, from the first of them on.
+    async fn encoder(&mut self) -> Result<&mut Encoder> {
+        if self.encoder.is_none() {
+            self.begin().await?;
+            let names = DateNames {
+                prefix: self.date.names(),
+                attempt: self.date.run.attempt,
+                named: BTreeMap::new(),
+            };
+            let started = Encoder::start(
+                self.partitioner.clone(),
+                self.format.clone(),
+                self.date.lake.staging.clone(),
+                Files::new(self.roll, self.memory),
+                names,
+            )?;
+            self.encoder = Some(started);
+        }
+        let encoder = self.encoder.as_mut();
+        encoder.ok_or_else(|| Error::bug("rows came before the encoder of their sink"))
     }
 
     /// Sends the full parts of large files ahead. Nothing depends on it: what was not sent, the load sends.
     async fn send_ahead(&mut self) {
-        for file in &mut self.files.finished {
+        for file in &mut self.finished {
             if let Some(object) = self.date.lake.store.object(&file.key) {
                 let from = self.date.lake.staging.join(&file.staged);
                 file.upload = object.send_ahead(&from, file.upload.take(), file.bytes).await;
@@ -168,25 +183,20 @@ impl Date {
 #[async_trait]
 impl Sink for DatedSink {
     async fn write(&mut self, rows: RecordBatch) -> Result<()> {
-        self.begin().await?;
-        for (directory, rows) in self.partitioner.split(rows)? {
-            self.write_to(directory, &rows)?;
-        }
-        Ok(())
+        self.encoder().await?.write(rows).await
     }
 
-    async fn prepare(&mut self, _: Barrier) -> Result<Committable> {
+    async fn prepare(&mut self, barrier: Barrier) -> Result<Committable> {
         self.begin().await?;
-        self.files.finish_where(|_| true)?;
-        let unsynced = std::mem::take(&mut self.files.unsynced);
-        if !unsynced.is_empty() {
-            file::sync(unsynced, self.date.lake.staging.clone()).await?;
+        if let Some(encoder) = &mut self.encoder {
+            let prepared = encoder.prepare(barrier.epoch, Duration::ZERO).await?;
+            self.finished.extend(prepared.finished);
         }
         self.send_ahead().await;
         promise(&Promise {
             path: self.date.lake.path.clone(),
             below: self.partitioner.below(),
-            files: self.files.finished.clone(),
+            files: self.finished.clone(),
         })
     }
 
@@ -211,6 +221,26 @@ impl Sink for DatedSink {
         }
         Ok(())
     }
+}
+
+/// Files are named after the date and numbered, those of each directory from 0.
+struct DateNames {
+    prefix: String,
+    attempt: u32,
+    /// How many files have been named, by directory.
+    named: BTreeMap<String, u64>,
+}
+
+impl Names for DateNames {
+    fn next(&mut self, directory: &str) -> (String, String) {
+        let all: u64 = self.named.values().sum();
+        let number = self.named.entry(directory.into()).or_default();
+        let name = format!("{}{number}.parquet", self.prefix);
+        *number += 1;
+        (format!(".{}{}-{all}.inprogress", self.prefix, self.attempt), name)
+    }
+
+    fn follow(&mut self, _: Epoch) {}
 }
 
 /// The number in the name of a date's file; none of any other file.

@@ -21,7 +21,8 @@ use parquet::file::metadata::{FileMetaData, KeyValue, ParquetMetaData, ParquetMe
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 
-use super::super::disk::{cannot, sync_dir};
+use super::super::disk::cannot;
+use super::staged::Staged;
 use super::upload::Upload;
 
 /// A file takes no more row groups than this. Every checkpoint with rows makes one; a footer takes some 100
@@ -30,6 +31,18 @@ const ROW_GROUPS: usize = 512;
 
 /// Level for the footer in the checkpoint: row groups of one file look alike and shrink to a tenth.
 const FOOTER_ZSTD_LEVEL: i32 = 3;
+
+/// What a file takes beside its rows, measured with a counting allocator: the writer; for each column of a row group
+/// that is written its part of the footer and of the page index; for each column of the row group in memory the
+/// encoder, and the compressor once it has compressed a page.
+const FILE_BYTES: usize = 24 << 10;
+const CHUNK_BYTES: usize = 2 << 10;
+const COLUMN_BYTES: usize = 8 << 10;
+const CODEC_BYTES: usize = 640 << 10;
+
+/// A page is full at so many rows or bytes: Parquet's defaults, which the properties leave as they are.
+const PAGE_ROWS: usize = parquet::file::properties::DEFAULT_DATA_PAGE_ROW_COUNT_LIMIT;
+const PAGE_BYTES: usize = parquet::file::properties::DEFAULT_PAGE_SIZE;
 
 /// A file that is whole: fsynced under its staged name, to be published under its key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +80,8 @@ pub(super) struct FileFormat {
     /// Indices in the stream's schema of the columns that go into files.
     columns: Vec<usize>,
     schema: SchemaRef,
+    /// How many columns that is in the file: of a nested one, each leaf.
+    leaves: usize,
     properties: WriterProperties,
 }
 
@@ -83,7 +98,7 @@ impl FileFormat {
         }
         let fields: Vec<Field> = columns.iter().map(|i| stored(stream.field(*i))).collect();
         let schema = Arc::new(Schema::new(fields));
-        parquet::arrow::ArrowSchemaConverter::new()
+        let descriptor = parquet::arrow::ArrowSchemaConverter::new()
             .convert(&schema)
             .map_err(|e| {
                 Error::config(format!(
@@ -93,6 +108,7 @@ impl FileFormat {
         Ok(FileFormat {
             columns,
             schema,
+            leaves: descriptor.num_columns(),
             properties,
         })
     }
@@ -114,7 +130,7 @@ impl FileFormat {
     }
 
     /// The footer of a file with the row groups flushed so far.
-    fn footer(&self, writer: &ArrowWriter<File>) -> Result<Vec<u8>> {
+    fn footer(&self, writer: &ArrowWriter<Staged>) -> Result<Vec<u8>> {
         let groups = writer.flushed_row_groups();
         let Some(first) = groups.first() else {
             return Err(Error::bug("a promised parquet file has no row group"));
@@ -155,7 +171,8 @@ pub(super) struct OpenFile {
     staged: String,
     key: String,
     path: PathBuf,
-    writer: ArrowWriter<File>,
+    writer: ArrowWriter<Staged>,
+    columns: usize,
     opened: Instant,
     promised: Option<Promised>,
     /// The sink's count of writes when this file last took rows.
@@ -167,14 +184,19 @@ impl OpenFile {
     pub fn create(staging: &Path, staged: String, key: String, format: &FileFormat) -> Result<OpenFile> {
         let path = staging.join(&staged);
         let file = File::create(&path).map_err(|e| cannot("create", &path, e))?;
-        let writer = ArrowWriter::try_new(file, format.schema.clone(), Some(format.properties.clone()))
-            .map_err(|e| cannot("write", &path, e))?;
+        let writer = ArrowWriter::try_new(
+            Staged::new(file),
+            format.schema.clone(),
+            Some(format.properties.clone()),
+        )
+        .map_err(|e| cannot("write", &path, e))?;
         let opened = Instant::now();
         Ok(OpenFile {
             staged,
             key,
             path,
             writer,
+            columns: format.leaves,
             opened,
             promised: None,
             last_write: 0,
@@ -195,6 +217,32 @@ impl OpenFile {
         bytes as u64 >= roll_bytes || self.writer.flushed_row_groups().len() >= ROW_GROUPS
     }
 
+    /// Writes out the rows that are in memory.
+    pub fn end_row_group(&mut self) -> Result<()> {
+        self.writer.flush().map_err(|e| cannot("write", &self.path, e))
+    }
+
+    /// Bytes of memory that [`OpenFile::end_row_group`] would free.
+    pub fn row_group_memory(&self) -> usize {
+        let rows = self.writer.in_progress_rows();
+        if rows == 0 {
+            return 0;
+        }
+        let encoded = self.writer.memory_size();
+        // A column compresses its first page when it is full.
+        let codec = match rows >= PAGE_ROWS || encoded >= PAGE_BYTES {
+            true => CODEC_BYTES,
+            false => 0,
+        };
+        encoded + self.columns * (COLUMN_BYTES + codec)
+    }
+
+    /// Bytes of memory that the file takes.
+    pub fn memory(&self) -> usize {
+        let groups = self.writer.flushed_row_groups().len();
+        FILE_BYTES + groups * self.columns * CHUNK_BYTES + self.row_group_memory()
+    }
+
     /// How long the file has been open.
     pub fn age(&self) -> Duration {
         self.opened.elapsed()
@@ -206,8 +254,10 @@ impl OpenFile {
         if let Some(promised) = &self.promised {
             return Ok((promised.clone(), None));
         }
-        self.writer.flush().map_err(|e| cannot("write", &self.path, e))?;
+        self.writer.inner_mut().paced = true;
+        self.end_row_group()?;
         self.writer.sync().map_err(|e| cannot("write", &self.path, e))?;
+        self.writer.inner_mut().paced = false;
         let footer = zstd::bulk::compress(&format.footer(&self.writer)?, FOOTER_ZSTD_LEVEL)
             .map_err(|e| Error::bug(format!("compressing a parquet footer: {e}")))?;
         let promised = Promised {
@@ -235,15 +285,14 @@ impl OpenFile {
             writer,
             ..
         } = self;
-        let mut file = writer.into_inner().map_err(|e| cannot("write", &path, e))?;
-        let bytes = file.stream_position().map_err(|e| cannot("write", &path, e))?;
+        let file = writer.into_inner().map_err(|e| cannot("write", &path, e))?;
         let finished = Finished {
             staged,
             key,
-            bytes,
+            bytes: file.bytes(),
             upload: None,
         };
-        Ok((finished, file))
+        Ok((finished, file.into_file()))
     }
 }
 
@@ -287,16 +336,4 @@ fn footer(promised: &Promised) -> Result<Vec<u8>> {
     let damaged = |e: String| Error::bug(format!("checkpoint: footer of {}: {e}", promised.staged));
     let packed = base64::decode(&promised.footer).map_err(|e| damaged(e.to_string()))?;
     zstd::decode_all(&packed[..]).map_err(|e| damaged(e.to_string()))
-}
-
-/// Fsyncs files and the directory that names them, away from the threads that serve everything else.
-pub(super) async fn sync(files: Vec<File>, staging: PathBuf) -> Result<()> {
-    let done = tokio::task::spawn_blocking(move || {
-        files
-            .iter()
-            .try_for_each(File::sync_all)
-            .map_err(|e| cannot("sync", &staging, e))?;
-        sync_dir(&staging)
-    });
-    done.await.map_err(|e| Error::bug(format!("fsync task: {e}")))?
 }

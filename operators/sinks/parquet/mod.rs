@@ -9,6 +9,9 @@
 //! which the sources replay ([`fallback`]: also when that checkpoint is not the last one). Every checkpoint with rows
 //! ends a row group, so at low traffic row groups are small: a longer `[checkpoint] interval` makes them larger.
 //!
+//! Rows are encoded on a thread of the sink's own ([`encoder`]), and go to the disk as they are written ([`staged`]). All
+//! files together hold at most `memory` bytes of rows ([`files`]).
+//!
 //! In a dated run the files of the date are replaced instead ([`dated`]).
 //!
 //! In S3 a large file is a multipart upload that begins while the file is open and spans checkpoints ([`upload`]).
@@ -21,10 +24,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use millstream_engine::message::{Barrier, Epoch};
+use millstream_engine::pipeline::Bytes;
 use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
 use millstream_engine::source::options;
 use millstream_engine::{Error, Result};
@@ -32,7 +37,8 @@ use serde::{Deserialize, Serialize};
 
 use self::catalog::{Catalog, Table};
 use self::dated::DatedSink;
-use self::file::{FileFormat, Finished, OpenFile, Promised};
+use self::encoder::{Encoder, Names, Prepared};
+use self::file::{FileFormat, Finished, Promised};
 use self::files::{Files, directory_of};
 pub use self::options::{CatalogKind, Codec, ParquetOptions, Roll};
 use self::partition::Partitioner;
@@ -44,20 +50,23 @@ use crate::aws::AwsOptions;
 
 mod catalog;
 mod dated;
+mod encoder;
 mod fallback;
 mod file;
 mod files;
 mod object;
 mod options;
 mod partition;
+mod staged;
 mod store;
 #[cfg(test)]
 mod tests;
 mod upload;
 
 /// Files open at once, one per directory. Rows that arrive for more directories than this close the file
-/// that was least recently written. With [`ROW_GROUP_BYTES`] it bounds the memory of the sink to 1 GiB.
-const OPEN_FILES: usize = 64;
+/// that was least recently written. Each is a descriptor, of which a process often has 1,024, and a few hundred bytes
+/// or more in every manifest.
+const OPEN_FILES: usize = 1_024;
 
 /// A row group is written out at this encoded size if no checkpoint comes first.
 const ROW_GROUP_BYTES: usize = 16 << 20;
@@ -129,11 +138,12 @@ impl SinkConnector for ParquetConnector {
             lake,
             catalog,
             aws,
-            files: Files::new(typed.roll.size.0),
+            memory: typed.memory,
             roll: typed.roll,
             series: None,
             next_epoch: Epoch(1),
-            files_named: 0,
+            encoder: None,
+            finished: Vec::new(),
             uploads: Uploads::default(),
             recovered: None,
             unregistered: BTreeSet::new(),
@@ -160,12 +170,15 @@ struct ParquetSink {
     catalog: Option<Catalog>,
     aws: AwsOptions,
     roll: Roll,
+    memory: Bytes,
     /// See [`new_series`]; none until the sink knows whether it recovers.
     series: Option<String>,
-    /// The checkpoint that the next row will be in, and the files named after it so far.
+    /// The checkpoint that the next row will be in.
     next_epoch: Epoch,
-    files_named: u64,
-    files: Files,
+    /// None before the first row.
+    encoder: Option<Encoder>,
+    /// Files that are whole but not yet published.
+    finished: Vec<Finished>,
     /// Those of open files to S3.
     uploads: Uploads,
     /// The checkpoint that this run began with, once the lake is at it.
@@ -177,40 +190,29 @@ struct ParquetSink {
 #[async_trait]
 impl Sink for ParquetSink {
     async fn write(&mut self, rows: RecordBatch) -> Result<()> {
-        self.begin().await?;
-        for (directory, rows) in self.partitioner.split(rows)? {
-            self.write_to(directory, &rows)?;
-        }
-        Ok(())
+        self.encoder().await?.write(rows).await
     }
 
     async fn prepare(&mut self, barrier: Barrier) -> Result<Committable> {
         let series = self.begin().await?;
-        let interval = self.roll.interval.0;
-        self.files
-            .finish_where(|file| barrier.last || file.age() >= interval)?;
-        let mut unsynced = std::mem::take(&mut self.files.unsynced);
-        let mut open = Vec::with_capacity(self.files.open.len());
-        for file in self.files.open.values_mut() {
-            let (promised, written) = file.promise(&self.format)?;
-            let upload = self.uploads.of(&promised.staged);
-            open.push(Promised { upload, ..promised });
-            unsynced.extend(written);
-        }
-        if !unsynced.is_empty() {
-            file::sync(unsynced, self.lake.staging.clone()).await?;
+        let close_after = match barrier.last {
+            true => Duration::ZERO,
+            false => self.roll.interval.0,
+        };
+        let Prepared { mut open, finished } = match &mut self.encoder {
+            Some(encoder) => encoder.prepare(barrier.epoch, close_after).await?,
+            None => Prepared::default(),
+        };
+        self.finished.extend(finished);
+        for promised in &mut open {
+            promised.upload = self.uploads.of(&promised.staged);
         }
         self.follow(barrier.epoch);
         // Files of an earlier checkpoint that was never committed are promised again.
         promise(&Promise {
             path: self.lake.path.clone(),
             series,
-            finished: self
-                .files
-                .finished
-                .iter()
-                .map(|f| self.uploads.newest(f))
-                .collect(),
+            finished: self.finished.iter().map(|f| self.uploads.newest(f)).collect(),
             open,
         })
     }
@@ -297,21 +299,26 @@ impl Lake {
 }
 
 impl ParquetSink {
-    fn write_to(&mut self, directory: String, rows: &RecordBatch) -> Result<()> {
-        let rows = self.format.of(rows)?;
-        let Some(series) = &self.series else {
-            return Err(Error::bug("a parquet file was opened before its series"));
-        };
-        let names = self.names(series);
-        let (lake, format) = (&self.lake, &self.format);
-        let (epoch, number) = (self.next_epoch, &mut self.files_named);
-        self.files.write(directory, &rows, |directory| {
-            create_dirs(&lake.staging)?;
-            let name = format!("{names}{}-{number}.parquet", epoch.0);
-            *number += 1;
-            let key = files::key(directory, &name);
-            OpenFile::create(&lake.staging, format!(".{name}.inprogress"), key, format)
-        })
+    /// What encodes the rows, from the first of them on.
+    async fn encoder(&mut self) -> Result<&mut Encoder> {
+        if self.encoder.is_none() {
+            let series = self.begin().await?;
+            let names = EpochNames {
+                prefix: self.names(&series),
+                epoch: self.next_epoch,
+                named: 0,
+            };
+            let started = Encoder::start(
+                self.partitioner.clone(),
+                self.format.clone(),
+                self.lake.staging.clone(),
+                Files::new(self.roll.size, self.memory),
+                names,
+            )?;
+            self.encoder = Some(started);
+        }
+        let encoder = self.encoder.as_mut();
+        encoder.ok_or_else(|| Error::bug("rows came before the encoder of their sink"))
     }
 
     async fn publish(&mut self, epoch: Epoch, promise: Promise) -> Result<()> {
@@ -322,7 +329,7 @@ impl ParquetSink {
         for file in &promise.finished {
             self.lake.publish(&self.uploads.newest(file), &self.cx).await?;
             self.uploads.forget(&file.staged);
-            self.files.finished.retain(|f| f.staged != file.staged);
+            self.finished.retain(|f| f.staged != file.staged);
             self.show(&file.key);
         }
         self.uploads
@@ -409,7 +416,6 @@ impl ParquetSink {
 
     fn follow(&mut self, epoch: Epoch) {
         self.next_epoch = epoch.next();
-        self.files_named = 0;
     }
 
     /// What every file name of this sink in a series starts with.
@@ -420,5 +426,25 @@ impl ParquetSink {
     /// As [`Self::names`], for files that are not whole yet.
     fn staged_names(&self, series: &str) -> String {
         format!(".{}", self.names(series))
+    }
+}
+
+/// Files are named after the checkpoint that their first row is in, and numbered.
+struct EpochNames {
+    prefix: String,
+    epoch: Epoch,
+    named: u64,
+}
+
+impl Names for EpochNames {
+    fn next(&mut self, _: &str) -> (String, String) {
+        let name = format!("{}{}-{}.parquet", self.prefix, self.epoch.0, self.named);
+        self.named += 1;
+        (format!(".{name}.inprogress"), name)
+    }
+
+    fn follow(&mut self, epoch: Epoch) {
+        self.epoch = epoch.next();
+        self.named = 0;
     }
 }

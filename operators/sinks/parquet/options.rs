@@ -31,6 +31,10 @@ pub struct ParquetOptions {
     /// When a file is closed and published.
     #[serde(default)]
     pub roll: Roll,
+    /// Memory for rows that are encoded but not yet in their files, over all files of the sink. Where rows arrive for
+    /// many partitions at once, less makes smaller row groups.
+    #[serde(default = "default_memory")]
+    pub memory: Bytes,
     /// The data catalog that shows the lake as a table, for a lake in S3.
     #[serde(default)]
     pub catalog: Option<CatalogKind>,
@@ -108,6 +112,11 @@ fn default_partition_by() -> Vec<String> {
 /// where no string repeats, what level 3 looks for is not there, and its files were 4 % larger than those of level 1.
 fn default_compression_level() -> i32 {
     1
+}
+
+/// Sixteen files with full row groups, or a thousand with row groups of 250 KB.
+fn default_memory() -> Bytes {
+    Bytes(256_000_000)
 }
 
 fn default_roll_size() -> Bytes {

@@ -70,7 +70,29 @@ fn split_index<'a>(row: &Row<'a>) -> Option<Value<'a>> {
     if between.is_empty() {
         return None;
     }
-    row.text(0).split(between).nth(index).map(Value::text)
+    let text = row.text(0);
+    let piece = match between.as_bytes() {
+        [byte] => piece(text, *byte, index),
+        _ => text.split(between).nth(index),
+    };
+    piece.map(Value::text)
+}
+
+/// The piece at an index between bytes that are ASCII, as a text of one byte is.
+fn piece(text: &str, between: u8, index: usize) -> Option<&str> {
+    let mut start = 0;
+    let mut left = index;
+    for (at, byte) in text.bytes().enumerate() {
+        if byte != between {
+            continue;
+        }
+        if left == 0 {
+            return Some(&text[start..at]);
+        }
+        left -= 1;
+        start = at + 1;
+    }
+    (left == 0).then(|| &text[start..])
 }
 
 /// Where the first text begins in the second, counted in characters from 1; 0 when it is not there.
@@ -104,4 +126,32 @@ fn is_uuid(text: &str) -> bool {
 /// Digits with an optional sign, fraction and exponent; not the names that floating point has for numbers.
 fn is_decimal(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit() || b"+-.eE".contains(&b)) && text.parse::<f64>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_between_bytes_are_those_of_split() {
+        for text in [
+            "",
+            "/",
+            "a",
+            "/a",
+            "a/",
+            "a//b",
+            "https://x.y/ü/c/",
+            "no",
+            "é/€/𝄞",
+        ] {
+            for index in 0..8 {
+                assert_eq!(
+                    piece(text, b'/', index),
+                    text.split("/").nth(index),
+                    "{text:?} {index}"
+                );
+            }
+        }
+    }
 }

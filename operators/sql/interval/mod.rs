@@ -35,8 +35,8 @@
 //! ```
 //!
 //! `plan.rs` finds the join in DataFusion's physical plan, `bounds.rs` reads the bounds from its condition.
-//! `operator.rs` probes and stores batch by batch; what is stored lies in slices of time with a hash index each
-//! (`state.rs`), which are dropped as a whole.
+//! `operator.rs` probes and stores batch by batch; what is stored lies in slices of time (`state.rs`), which are
+//! searched (`search.rs`) by hash (`index.rs`) and dropped as a whole.
 //!
 //! # How it fails
 //!
@@ -44,10 +44,12 @@
 //! that says what to do.
 
 mod bounds;
+mod index;
 mod operator;
 #[cfg(test)]
 mod oracle;
 mod plan;
+mod search;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,6 @@
 //! The operator of an interval join: each batch is matched with what is kept of the other stream, then kept
 //! itself.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -28,6 +27,7 @@ use millstream_engine::{Error, Result};
 use super::super::errors::failed;
 use super::super::steps::with_schema;
 use super::super::{part_label, part_pane};
+use super::search::{Search, Step};
 use super::state::{Arrived, Kept, Slice};
 use super::{IntervalJoin, Side};
 use crate::window::{WATERMARK, event_times, watermark_of, watermark_rows};
@@ -88,24 +88,22 @@ impl Join {
         };
         let (before, after) = self.plan.bounds.partners(side);
         let other = &self.kept[1 - side];
-        let cutoff = other.cutoff(self.watermark.0);
         let starts = other.slices(first.saturating_add(before), last.saturating_add(after));
         let starts: Vec<i64> = starts.map(|(start, _)| start).collect();
+        let cutoff = other.cutoff(self.watermark.0);
+        let looking = (rows.times, &rows.hashes[..], rows.joinable.as_ref());
+        let mut search = Search::new(looking, (before, after), cutoff, PAIRS);
         let mut pairs = Vec::new();
-        let mut made = 0;
+        let (mut found, mut made) = (Vec::new(), 0);
         for slice in starts {
-            for arrived in (0..rows.times.len()).filter(|row| rows.is_joinable(*row)) {
-                let kept = self.kept[1 - side].slice(slice);
-                let at = rows.times[arrived];
-                let from = at.saturating_add(before).max(cutoff);
-                let to = at.saturating_add(after);
-                let candidates = kept.rows_with(rows.hashes[arrived]);
-                let in_time = candidates.filter(|row| (from..=to).contains(&kept.time(*row)));
-                pairs.extend(in_time.map(|kept| Pair {
-                    arrived: arrived as u32,
-                    slice,
-                    kept,
-                }));
+            let mut at = Some(Step::Begin);
+            while let Some(step) = at {
+                at = self.kept[1 - side].search(slice, &mut search, step, &mut found);
+                pairs.extend(
+                    found
+                        .drain(..)
+                        .map(|(arrived, kept)| Pair { arrived, slice, kept }),
+                );
                 if pairs.len() >= PAIRS {
                     made += self.make(side, rows, &pairs, matched, out)?;
                     check_made(&self.query, made, self.limit)?;
@@ -127,16 +125,15 @@ impl Join {
     ) -> Result<usize> {
         let mut bytes = 0;
         for pairs in pairs.chunks(PAIRS) {
-            let other = &self.kept[1 - side];
-            let kept = gather(pairs.iter().map(|p| (p.slice, other.slice(p.slice), p.kept)))?;
-            let arrived: UInt32Array = pairs.iter().map(|p| p.arrived).collect::<Vec<_>>().into();
-            let arrived = take_record_batch(rows.rows, &arrived)?;
+            let kept = gather(&self.kept[1 - side], pairs)?;
+            let arrived = taken(rows.rows, pairs.iter().map(|p| p.arrived))?;
             let mut sides = match side {
                 0 => [arrived, kept],
                 _ => [kept, arrived],
             };
             let meet = self.plan.meet(&sides).map_err(|e| failed(&self.query, e))?;
-            for at in meet.values().set_indices() {
+            let outer = [0, 1].map(|side| self.plan.sides[side].outer);
+            for at in meet.values().set_indices().filter(|_| outer != [false; 2]) {
                 matched[pairs[at].arrived as usize] = true;
                 self.kept[1 - side].found(pairs[at].slice, pairs[at].kept);
             }
@@ -224,7 +221,9 @@ impl Operator for Join {
             let cutoff = self.kept[side].cutoff(self.watermark.0);
             self.kept[side].pass(cutoff, |slice, rows| {
                 for rows in rows.chunks(PAIRS) {
-                    due.push(gather(rows.iter().map(|row| (0, slice, *row)))?);
+                    let mut places = Places::default();
+                    places.add(slice, rows.iter().copied());
+                    due.push(places.rows()?);
                 }
                 Ok(())
             })?;
@@ -386,20 +385,49 @@ pub(super) fn check_made(query: &str, bytes: usize, limit: Bytes) -> Result<()> 
     )))
 }
 
-/// Rows of slices, each given with a number that tells the slices apart, as one batch.
-fn gather<'a>(rows: impl Iterator<Item = (i64, &'a Slice, u32)>) -> Result<RecordBatch> {
-    let mut batches = Vec::new();
-    let mut known = HashMap::new();
-    let mut places = Vec::new();
-    for (number, slice, row) in rows {
-        let (batch, row) = slice.locate(row);
-        let batch = *known.entry((number, batch)).or_insert_with(|| {
-            batches.push(slice.batch(batch));
-            batches.len() - 1
-        });
-        places.push((batch, row));
+/// The kept rows of pairs.
+fn gather(kept: &Kept, pairs: &[Pair]) -> Result<RecordBatch> {
+    let mut places = Places::default();
+    for of_slice in pairs.chunk_by(|a, b| a.slice == b.slice) {
+        places.add(
+            kept.slice(of_slice[0].slice),
+            of_slice.iter().map(|pair| pair.kept),
+        );
     }
-    Ok(interleave_record_batch(&batches, &places)?)
+    places.rows()
+}
+
+/// Where rows lie: in which of some batches, and where there.
+#[derive(Default)]
+struct Places<'a> {
+    batches: Vec<&'a RecordBatch>,
+    rows: Vec<(usize, usize)>,
+}
+
+impl<'a> Places<'a> {
+    fn add(&mut self, slice: &'a Slice, rows: impl Iterator<Item = u32>) {
+        let first = self.batches.len();
+        self.batches.extend(slice.batches());
+        self.rows.extend(rows.map(|row| {
+            let (batch, row) = slice.locate(row);
+            (first + batch, row)
+        }));
+    }
+
+    fn rows(&self) -> Result<RecordBatch> {
+        match self.batches[..] {
+            [batch] => taken(batch, self.rows.iter().map(|(_, row)| *row as u32)),
+            _ => Ok(interleave_record_batch(&self.batches, &self.rows)?),
+        }
+    }
+}
+
+/// Rows of a batch by number; the batch itself when they are all of it in order.
+fn taken(batch: &RecordBatch, rows: impl ExactSizeIterator<Item = u32> + Clone) -> Result<RecordBatch> {
+    if rows.len() == batch.num_rows() && rows.clone().zip(0..).all(|(row, at)| row == at) {
+        return Ok(batch.clone());
+    }
+    Ok(take_record_batch(batch, &UInt32Array::from_iter_values(rows))?)
 }
 
 /// Rows of an outer side for a snapshot.

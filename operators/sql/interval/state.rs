@@ -1,16 +1,20 @@
 //! The rows of one stream that wait for their matches.
 //!
 //! Time is cut into slices, a quarter of the bound long. A slice holds its rows in batches, numbered through,
-//! and an index from the hash of a key to its rows, the newest first, each pointing to the one before. A batch
-//! that comes in is added to its slices as it is; small ones are put together, so that a trickle of single rows
-//! does not become as many batches. When the watermark has passed a slice, it is dropped as a whole.
+//! and an index from the hash of a key to its rows (`index.rs`). A batch that comes in is added to its slices as it is;
+//! small ones are put together, so that a trickle of single rows does not become as many batches. When the watermark
+//! has passed a slice, it is dropped as a whole.
+//!
+//! The rows of one stream often wait for a moment only, because what they match came before: then they are dropped
+//! before anybody looks for them. So a slice indexes its rows no sooner than when it is searched. And where few rows
+//! look for their matches among many that are not indexed yet, it is the few that are indexed, and the many pass by;
+//! not more often than [`SCANS`] times, so that it costs no more than the index would have.
 //!
 //! Of a slice that the watermark is in the middle of, rows that are past are not found any more. On an outer
 //! side they have to come out in time, so there the slice sorts its rows by time once (`Slice::due`).
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::{BTreeMap, BinaryHeap};
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
@@ -18,6 +22,8 @@ use datafusion::physical_plan::spill::get_record_batch_memory_size;
 use millstream_engine::Result;
 
 use super::bounds::Bounds;
+use super::index::Index;
+use super::search::{Search, Step};
 
 /// Slices per bound. More would drop rows sooner and cost a look-up each.
 const SLICES: i64 = 4;
@@ -25,12 +31,13 @@ const SLICES: i64 = 4;
 const MOST_SLICES: i64 = 64;
 /// Shortest slice, in microseconds. A bound of nothing would make a slice of every instant.
 const SHORTEST_SLICE: i64 = 1_000_000;
-/// Batches are put together up to this many rows.
-const MERGED_ROWS: usize = 8_192;
+/// Batches are put together up to this many rows. Beyond, a batch costs little beside its rows.
+const MERGED_ROWS: usize = 1_024;
+/// How often rows that are not indexed are passed by, and how many there must be for each that looks for them.
+const SCANS: u32 = 4;
+const SCANNED_PER_ROW: usize = 4;
 /// What the index takes per row, about.
 const INDEX_BYTES: usize = 40;
-/// No row: ends a chain.
-const NONE: u32 = u32::MAX;
 
 /// Rows on their way into the state, with what is known of them.
 pub(super) struct Arrived<'a> {
@@ -57,10 +64,12 @@ pub(super) struct Slice {
     /// Their batches, and the number of the first row of each.
     batches: Vec<(u32, RecordBatch)>,
     times: Vec<i64>,
-    /// The newest row of each hash.
-    heads: HashMap<u64, u32, BuildHasherDefault<LowBits>>,
-    /// The row before with the same hash.
-    before: Vec<u32>,
+    /// By key, all rows but the last.
+    index: Index,
+    /// Hashes of the keys of the rows that are not indexed.
+    hashes: Vec<u64>,
+    /// How often those have been passed by.
+    scans: u32,
     /// Whether a row has found a match; empty on a side where that does not matter.
     matched: Vec<bool>,
     /// Rows that have not come out yet, by time, once the watermark is inside.
@@ -108,6 +117,17 @@ impl Kept {
         &self.slices[&start]
     }
 
+    /// Goes on with the search of a slice which [`Kept::slices`] gave; see [`Slice::search`].
+    pub fn search(
+        &mut self,
+        start: i64,
+        search: &mut Search<'_>,
+        at: Step,
+        pairs: &mut Vec<(u32, u32)>,
+    ) -> Option<Step> {
+        self.slices.get_mut(&start)?.search(search, at, pairs)
+    }
+
     /// Notes that a row of a slice has found a match.
     pub fn found(&mut self, start: i64, row: u32) {
         if let Some(slice) = self.slices.get_mut(&start).filter(|_| self.outer) {
@@ -117,9 +137,22 @@ impl Kept {
 
     /// Keeps those rows that are marked in `keep`.
     pub fn store(&mut self, arrived: &Arrived<'_>, keep: &[bool]) -> Result<()> {
-        let mut by_slice: BTreeMap<i64, Vec<u32>> = BTreeMap::new();
+        let mut by_slice: Vec<(i64, Vec<u32>)> = Vec::new();
+        // Neighbouring rows are mostly of one slice.
+        let mut last = (0, 0..0);
         for (row, at) in arrived.times.iter().enumerate().filter(|(row, _)| keep[*row]) {
-            by_slice.entry(self.start_of(*at)).or_default().push(row as u32);
+            if !last.1.contains(at) {
+                let start = self.start_of(*at);
+                let known = by_slice.iter().position(|(known, _)| *known == start);
+                last = (
+                    known.unwrap_or(by_slice.len()),
+                    start..start.saturating_add(self.slice),
+                );
+                if known.is_none() {
+                    by_slice.push((start, Vec::new()));
+                }
+            }
+            by_slice[last.0].1.push(row as u32);
         }
         for (start, rows) in by_slice {
             let batch = match rows.len() == arrived.times.len() {
@@ -172,24 +205,50 @@ impl Slice {
         Slice {
             batches: Vec::new(),
             times: Vec::new(),
-            heads: HashMap::default(),
-            before: Vec::new(),
+            index: Index::default(),
+            hashes: Vec::new(),
+            scans: 0,
             matched: Vec::new(),
             due: None,
             bytes: 0,
         }
     }
 
-    /// The rows whose key has the given hash, newest first.
-    pub fn rows_with(&self, hash: u64) -> impl Iterator<Item = u32> {
-        let step = |row: u32| (row != NONE).then_some(row);
-        let first = self.heads.get(&hash).copied();
-        std::iter::successors(first, move |row| step(self.before[*row as usize]))
+    /// Finds pairs of a row that looks for matches and one that is kept, with equal hashes and in time, from where
+    /// the search stands. Where it stands when there are enough for now; nothing when it is at its end.
+    fn search(&mut self, search: &mut Search<'_>, at: Step, pairs: &mut Vec<(u32, u32)>) -> Option<Step> {
+        let at = match at {
+            Step::Begin => self.begin(search),
+            other => other,
+        };
+        let from = match at {
+            Step::Unindexed(from) => {
+                let first = self.index.len();
+                let hashes = &self.hashes[from - first..];
+                if let Some(next) = search.among(hashes, &self.times[from..], from, pairs) {
+                    return Some(Step::Unindexed(next));
+                }
+                0
+            }
+            Step::Begin => 0,
+            Step::Indexed(from) => from,
+        };
+        let next = search.in_index(&self.index, &self.times, from, pairs)?;
+        Some(Step::Indexed(next))
     }
 
-    /// A row's event time.
-    pub fn time(&self, row: u32) -> i64 {
-        self.times[row as usize]
+    fn begin(&mut self, search: &Search<'_>) -> Step {
+        let waiting = self.hashes.len();
+        if waiting == 0 {
+            return Step::Indexed(0);
+        }
+        if self.scans < SCANS && waiting >= search.rows() * SCANNED_PER_ROW {
+            self.scans += 1;
+            return Step::Unindexed(self.index.len());
+        }
+        self.hashes.drain(..).for_each(|hash| self.index.add(hash));
+        self.scans = 0;
+        Step::Indexed(0)
     }
 
     /// Where a row is: number of its batch, number within.
@@ -198,9 +257,9 @@ impl Slice {
         (batch, (row - self.batches[batch].0) as usize)
     }
 
-    /// A batch by its number.
-    pub fn batch(&self, number: usize) -> &RecordBatch {
-        &self.batches[number].1
+    /// Its batches, in the order of their numbers.
+    pub fn batches(&self) -> impl Iterator<Item = &RecordBatch> {
+        self.batches.iter().map(|(_, batch)| batch)
     }
 
     fn add(&mut self, batch: RecordBatch, arrived: &Arrived<'_>, rows: &[u32], outer: bool) -> Result<()> {
@@ -208,8 +267,7 @@ impl Slice {
         for (row, from) in (first..).zip(rows) {
             let from = *from as usize;
             self.times.push(arrived.times[from]);
-            let before = self.heads.insert(arrived.hashes[from], row);
-            self.before.push(before.unwrap_or(NONE));
+            self.hashes.push(arrived.hashes[from]);
             if outer {
                 self.matched.push(arrived.matched[from]);
             }
@@ -257,23 +315,5 @@ impl Slice {
             }
         }
         rows
-    }
-}
-
-/// Keys of the index are hashes already.
-#[derive(Default)]
-pub(super) struct LowBits(u64);
-
-impl Hasher for LowBits {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only hashes, which are u64, are hashed");
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
