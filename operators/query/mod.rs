@@ -19,7 +19,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider};
-use datafusion::common::DataFusionError;
+use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::config::Dialect;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -167,7 +167,12 @@ fn ours(e: &DataFusionError) -> Option<Error> {
 
 /// An error with the place in the query where it is, and what stands there.
 fn located(sql: &str, e: &DataFusionError) -> String {
-    let error = Text(sql).error(e);
+    let mut error = Text(sql).error(e);
+    if let DataFusionError::SchemaError(of, _) = e.find_root()
+        && matches!(of.as_ref(), SchemaError::FieldNotFound { .. })
+    {
+        error.message += " (a table has the columns of its first and its last files)";
+    }
     let Some(at) = error.at else {
         return error.message;
     };

@@ -1,6 +1,7 @@
 //! Which tables there are, and what they look like. Directories are found when a place is opened; the columns of a table
 //! are looked up when a query first names it, in the first and the last files of its tree: where columns were added,
-//! the last have them.
+//! the last have them. All files would be a request for each, and one that a query does not need is never opened; so a
+//! column that only files in between have is not known, and the error about it says where columns come from.
 
 use std::collections::BTreeMap;
 use std::fmt;

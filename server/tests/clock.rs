@@ -8,9 +8,10 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
+use support::clock::Clock;
 use support::load::{Load, verify};
 use support::{Launch, Millstream, free_port, log, now_seconds, pause, quick};
 
@@ -81,45 +82,4 @@ fn checkpointed_at(dir: &Path) -> i64 {
     let manifest = text.rsplit_once("\ncrc32 ").map_or("{}", |(json, _)| json);
     let manifest: serde_json::Value = serde_json::from_str(manifest).expect("a manifest");
     manifest["at"].as_i64().unwrap_or(0) / 1_000_000
-}
-
-/// The clock of a process.
-struct Clock(PathBuf);
-
-impl Clock {
-    fn new(dir: &Path) -> Clock {
-        let clock = Clock(dir.join("clock"));
-        clock.set(0);
-        clock
-    }
-
-    fn set(&self, seconds_ahead: i64) {
-        let new = self.0.with_extension("new");
-        std::fs::write(&new, format!("{seconds_ahead:+}\n")).expect("a writable directory");
-        std::fs::rename(&new, &self.0).expect("a writable directory");
-    }
-
-    fn env(&self) -> Vec<(String, String)> {
-        let file = self.0.display().to_string();
-        let env = [
-            ("LD_PRELOAD", library()),
-            ("FAKETIME_TIMESTAMP_FILE", file),
-            ("FAKETIME_CACHE_DURATION", "1".into()),
-            // By the names of its older and its newer versions.
-            ("DONT_FAKE_MONOTONIC", "1".into()),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        ];
-        env.map(|(name, value)| (name.to_string(), value)).to_vec()
-    }
-}
-
-/// Debian keeps it in a directory by architecture, others beside their libraries.
-fn library() -> String {
-    let triplet = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-    let dirs = [triplet.as_str(), "/usr/lib64", "/usr/lib", "/usr/local/lib"];
-    let paths = dirs.map(|dir| format!("{dir}/faketime/libfaketimeMT.so.1"));
-    let found = paths.iter().find(|path| Path::new(path).exists());
-    found
-        .cloned()
-        .unwrap_or_else(|| panic!("libfaketime is in none of {paths:?}; run ./ci/test, which installs it"))
 }

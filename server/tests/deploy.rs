@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use support::record::Recorder;
-use support::{Aws, Launch, Millstream, log, now_seconds, post, put_object, python, python_json, root};
+use support::{Aws, Launch, Millstream, get, log, now_seconds, post, put_object, python, python_json, root};
 
 /// A pipeline that runs in a component, is killed, and goes on. All runs of a component together do everything it ever does.
 struct Run {
@@ -39,8 +39,8 @@ const RUNS: [Run; 6] = [
             ("IMPRESSIONS_DELIVERY", "{ImpressionsDeliveryName}"),
             ("CLICKS_DELIVERY", "{ClicksDeliveryName}"),
         ],
-        args: &[],
-        first: &["PutRecords", "PutRecordBatch"],
+        args: &["--serve", "dynamodb://{TrafficTableName}"],
+        first: &["PutRecords", "PutRecordBatch", "Query"],
         second: &["PutRecords", "PutRecordBatch"],
     },
     Run {
@@ -167,7 +167,7 @@ fn components_may_do_what_they_do_and_nothing_else() {
     let needed = python_json("iam.py", &arguments, &stack.aws.env);
     assert_eq!(
         needed["collector"],
-        json!(["firehose:PutRecordBatch", "kinesis:PutRecords"])
+        json!(["dynamodb:Query", "firehose:PutRecordBatch", "kinesis:PutRecords"])
     );
 }
 
@@ -232,6 +232,9 @@ impl Run {
                 true => deliver(stack),
                 false => send(&it),
             }
+            if self.args.contains(&"--serve") {
+                ask(&it);
+            }
             assert_eq!(health(&it.admin), Some(0));
             for request in requests {
                 it.wait_for(request, || recorder.saw(request));
@@ -279,6 +282,14 @@ fn send(it: &Millstream) {
         assert_eq!(status, 200, "{said}");
     }
 }
+
+/// Asks for the traffic of an ad that nobody knows.
+fn ask(it: &Millstream) {
+    let (status, said) = get(&it.ingest, &format!("/advertising/traffic/{AD}"));
+    assert_eq!((status, said.contains("\"count\":0")), (200, true), "{said}");
+}
+
+const AD: &str = "5f0c3a6e-8a55-4d0e-9a93-0d8a44f7a001";
 
 /// The same of two days ago, as Firehose would deliver it.
 fn deliver(stack: &Stack) {

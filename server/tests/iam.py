@@ -2,7 +2,8 @@
 
     python iam.py OUTPUTS COMPONENT=REQUESTS.jsonl …      OUTPUTS: those of the stack, as JSON
 
-Every request must be allowed by the component's policy, which is read back from IAM, and every action that the policy
+Every request must be allowed by the component's policy, which is read back from IAM (or, where OUTPUTS has no role of it, as
+the emulator makes no Redshift, from the file OUTPUTS["Template"]), and every action that the policy
 allows must have been needed, or stand in UNUSED with a reason. Prints {component: [action…]}.
 """
 
@@ -10,17 +11,22 @@ import collections
 import fnmatch
 import json
 import os
+import re
 import sys
 import urllib.parse
 
 import boto3
 import cbor2
+import yaml
 
 # Allowed, not needed by the pipelines of server/tests/deploy.rs, and why it stays. What is needed must not stand here.
 UNUSED = {
     "dataflow": {
         "s3:AbortMultipartUpload": "only where a crash leaves an upload of more than 8 MiB: server/tests/uploads.rs",
         "dynamodb:PutItem": "only with `version`: server/tests/dynamodb.rs",
+    },
+    "loader": {
+        "redshift-serverless:GetCredentials": "the Data API asks for it in our name: no request of ours",
     },
 }
 
@@ -40,7 +46,7 @@ def main(outputs, *recorded):
         files[component].append(file)
     for component, requests in files.items():
         calls = [parse(json.loads(line)) for file in requests for line in open(file, encoding="utf-8")]
-        statements = policy(outputs[f"{component.capitalize()}RoleArn"])
+        statements = policy(component.capitalize(), outputs)
         for call in calls:
             if not any(allows(statement, call) for statement in statements):
                 problems.append(f"{component} makes a call that its role does not allow: {call}")
@@ -56,12 +62,40 @@ def main(outputs, *recorded):
     print(json.dumps(needed))
 
 
-def policy(role):
+def policy(component, outputs):
+    role = outputs.get(f"{component}RoleArn")
+    if role is None:
+        return of_template(f"{component}Role", outputs)
     iam = boto3.client("iam", endpoint_url=os.environ["AWS_ENDPOINT_URL"], region_name=os.environ["AWS_REGION"])
     name = role.rsplit("/", 1)[1]
     names = iam.list_role_policies(RoleName=name)["PolicyNames"]
     documents = [iam.get_role_policy(RoleName=name, PolicyName=n)["PolicyDocument"] for n in names]
     return [statement for document in documents for statement in document["Statement"]]
+
+
+def of_template(role, outputs):
+    """The statements of a role in the template, with the names that its functions stand for."""
+    bucket = f"arn:aws:s3:::{outputs['BucketName']}"
+    names = {"Bucket.Arn": bucket, "Warehouse.Workgroup.WorkgroupArn": workgroup("millstream")}
+
+    def filled(loader, tag, node):
+        if not isinstance(node, yaml.ScalarNode):
+            return loader.construct_sequence(node) if isinstance(node, yaml.SequenceNode) else None
+        if tag == "GetAtt":
+            return names.get(node.value, node.value)
+        return re.sub(r"\$\{([^}]+)\}", lambda name: names.get(name[1], name[0]), node.value)
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_multi_constructor("!", filled)
+    with open(outputs["Template"], encoding="utf-8") as file:
+        found = yaml.load(file, Loader)["Resources"][role]["Properties"]["Policies"]
+    return [statement for policy in found for statement in policy["PolicyDocument"]["Statement"]]
+
+
+def workgroup(name):
+    return f"arn:aws:redshift-serverless:us-east-1:000000000000:workgroup/{name}"
 
 
 Call = collections.namedtuple("Call", "action resources context")
@@ -99,7 +133,7 @@ def parse(request):
     service = SERVICE.get(scope[3], scope[3])
     url = urllib.parse.urlsplit(target)
     if service == "s3":
-        return s3(method, url)
+        return s3(method, url, body)
     if "x-amz-target" in headers:
         operation, named = headers["x-amz-target"].split(".")[1], json.loads(body)
     elif "/operation/" in url.path:
@@ -108,7 +142,11 @@ def parse(request):
         form = dict(urllib.parse.parse_qsl(body.decode()))
         operation, named = form["Action"], form
     action = f"{service}:{operation}"
-    return Call(PERMISSION.get(action, action), resources(service, scope[2], named), context(named))
+    about = context(named)
+    if service == "redshift-data" and "Id" in named:
+        # Of a statement of its own.
+        about["redshift-data:statement-owner-iam-userid"] = "${aws:userid}"
+    return Call(PERMISSION.get(action, action), resources(service, scope[2], named), about)
 
 
 def cbor(body, headers):
@@ -135,6 +173,8 @@ def resources(service, region, named):
     if service == "dynamodb":
         tables = [named["TableName"]] if "TableName" in named else list(named["RequestItems"])
         return [arn(f"table/{table}") for table in tables]
+    if service == "redshift-data":
+        return [workgroup(named["WorkgroupName"])] if "WorkgroupName" in named else ["*"]
     if service == "sqs":
         return [arn(named["QueueUrl"].rsplit("/", 1)[1])]
     if service == "glue":
@@ -147,7 +187,7 @@ def resources(service, region, named):
     return ["*"]
 
 
-def s3(method, url):
+def s3(method, url, body):
     bucket, _, key = urllib.parse.unquote(url.path).lstrip("/").partition("/")
     query = dict(urllib.parse.parse_qsl(url.query, keep_blank_values=True))
     if not key:
@@ -157,6 +197,9 @@ def s3(method, url):
             ("HEAD", False): "s3:ListBucket",
             ("POST", False): "s3:DeleteObject",
         }[method, "uploads" in query]
+        if "delete" in query:
+            keys = re.findall(r"<Key>(.*?)</Key>", body.decode())
+            return Call(action, [f"arn:aws:s3:::{bucket}/{key}" for key in keys], {})
         return Call(action, [f"arn:aws:s3:::{bucket}"], {"s3:prefix": query.get("prefix", "")})
     action = {
         ("GET", False): "s3:GetObject",

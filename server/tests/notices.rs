@@ -31,10 +31,11 @@ struct Mails {
 }
 
 impl Mails {
-    fn start(port: u16, dir: &Path) -> Mails {
+    fn start(port: u16, dir: &Path, secure: &[&str]) -> Mails {
         let child = Command::new(python())
             .arg(root().join("server/tests/smtp.py"))
             .args([&port.to_string(), &dir.display().to_string()])
+            .args(secure)
             .spawn();
         Mails {
             child: child.expect("python starts"),
@@ -68,6 +69,9 @@ impl Drop for Mails {
 struct World {
     dir: tempfile::TempDir,
     port: u16,
+    /// The mail server, if it is not one of this machine without TLS.
+    smtp: Option<String>,
+    env: Vec<(String, String)>,
     it: Option<Millstream>,
 }
 
@@ -77,7 +81,13 @@ impl World {
         let dir = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(dir.path().join("idle.toml"), PIPELINE).expect("a writable directory");
         std::fs::create_dir(dir.path().join("mails")).expect("a writable directory");
-        World { dir, port, it: None }
+        World {
+            dir,
+            port,
+            smtp: None,
+            env: vec![("MILLSTREAM_WEBHOOK_SECRET".into(), SECRET.into())],
+            it: None,
+        }
     }
 
     fn new(contacts: &[&str]) -> World {
@@ -103,9 +113,10 @@ impl World {
             dir: self.dir.path(),
             pipeline: "idle.toml",
             port: 0,
-            env: vec![("MILLSTREAM_WEBHOOK_SECRET".into(), SECRET.into())],
+            env: self.env.clone(),
         };
-        let smtp = format!("smtp://127.0.0.1:{}", self.port);
+        let plain = format!("smtp://127.0.0.1:{}", self.port);
+        let smtp = self.smtp.clone().unwrap_or(plain);
         let args = [
             "--smtp",
             &smtp,
@@ -126,7 +137,7 @@ impl World {
     }
 
     fn mails(&self) -> Mails {
-        Mails::start(self.port, &self.dir.path().join("mails"))
+        Mails::start(self.port, &self.dir.path().join("mails"), &[])
     }
 
     fn post(&self, path: &str, body: &Value) -> Value {
@@ -320,4 +331,76 @@ fn two_processes_with_one_catalog_send_each_mail_once() {
     };
     world.it().wait_for("all to be sent", sent);
     assert_eq!(mails.all().len(), RESUMED);
+}
+
+/// STARTTLS and a password, by a certificate that nobody knows until the process is told whom to trust.
+#[test]
+fn a_server_that_wants_tls_and_a_user_gets_its_mails() {
+    let mut world = World::new(&["ops@example.com"]);
+    let (certificate, key) = certificate(world.dir.path());
+    let secure = [certificate.as_str(), key.as_str(), "mill", "between us"];
+    let mails = Mails::start(world.port, &world.dir.path().join("mails"), &secure);
+    let port = world.port;
+    let address = |password: &str| format!("smtp://mill:{password}@localhost:{port}?tls=required");
+    let (right, wrong) = (address("between%20us"), address("wrong"));
+    let trusting = ("SSL_CERT_FILE".to_owned(), certificate.clone());
+
+    world.smtp = Some(right.clone());
+    world.start(&[]);
+    world.resume();
+    for (smtp, says) in [(&right, "certificate"), (&wrong, "535")] {
+        world.smtp = Some(smtp.clone());
+        if smtp == &wrong {
+            world.env.push(trusting.clone());
+        }
+        world.start(&[]);
+        world.it().wait_for(says, || {
+            let mail = world.get("/readyz")["mail"].clone();
+            mail["reachable"] == json!(false) && mail.to_string().contains(says)
+        });
+    }
+    assert_eq!(
+        world.notice()["state"],
+        "pending",
+        "it is kept: {}",
+        world.notice()
+    );
+    assert!(mails.all().is_empty(), "{:?}", mails.all());
+
+    world.smtp = Some(right);
+    world.start(&[]);
+    world
+        .it()
+        .wait_for("the mail", || world.notice()["state"] == "sent");
+    let all = mails.all();
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(
+        all[0].starts_with("To-Be: ops@example.com\r\nBy: mill over TLS"),
+        "{}",
+        all[0]
+    );
+    let said = log(world.dir.path());
+    assert!(!said.contains("between"), "a password in the log: {said}");
+}
+
+/// A certificate of `localhost`, signed by itself, and its key.
+fn certificate(dir: &Path) -> (String, String) {
+    let (certificate, key) = (dir.join("mail.crt"), dir.join("mail.key"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-out")
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key)
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{made:?}");
+    (certificate.display().to_string(), key.display().to_string())
 }

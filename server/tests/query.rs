@@ -276,7 +276,12 @@ fn check_mistakes(site: &Site<'_>) {
         (
             "SELECT count(*)\nFROM clicks WHERE add_id = 'x'",
             &[],
-            &["line 2, column 19: ", "^^^^^^", "ad_id"],
+            &[
+                "line 2, column 19: ",
+                "^^^^^^",
+                "ad_id",
+                "of its first and its last files",
+            ],
         ),
         (
             "SELECT count(* FROM clicks",

@@ -448,7 +448,7 @@ fn a_table_that_does_not_fit_is_refused() {
     wait_until("the error", || log(site.path()).contains("and cannot become"));
     let said = log(site.path());
     assert!(
-        said.contains("has column \\\"id\\\" of type text, but the stream's is bigint"),
+        said.contains("column \\\"id\\\" is text and cannot become bigint"),
         "{said}"
     );
 }

@@ -10,7 +10,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, SchemaRef};
 use millstream_engine::{Error, Result};
 
-use super::cell::{Cell, Takes};
+use super::cell::{Cell, Made, Scratch, Takes};
 use super::errors::Bad;
 use super::paths::Paths;
 use super::scan::{Kind, Raw};
@@ -26,7 +26,7 @@ pub(super) struct Rows {
     columns: Vec<Out>,
     cells: Vec<Cell>,
     /// What had to be rewritten of the row.
-    scratch: String,
+    scratch: Scratch,
     rows: usize,
     bytes: usize,
 }
@@ -102,7 +102,7 @@ impl Rows {
             schema: table.arrow(),
             cells: vec![Cell::Null; columns.len()],
             columns,
-            scratch: String::new(),
+            scratch: Scratch::default(),
             rows: 0,
             bytes: 0,
         }
@@ -123,7 +123,7 @@ impl Rows {
             let found = column.cell(input, &mut self.scratch);
             *cell = found.map_err(|bad| Bad {
                 detail: format!("column {:?}: {}", column.name, bad.detail),
-                ..bad
+                ..*bad
             })?;
         }
         for (column, cell) in self.columns.iter_mut().zip(&self.cells) {
@@ -186,7 +186,7 @@ impl Out {
         }
     }
 
-    fn cell(&self, input: &Input<'_>, scratch: &mut String) -> Result<Cell, Bad> {
+    fn cell(&self, input: &Input<'_>, scratch: &mut Scratch) -> Made {
         let raw = match self.place {
             Place::Line(slot) => input.line[slot],
             Place::Element(slot) => input
@@ -213,14 +213,14 @@ impl Out {
                 } else {
                     "is missing"
                 };
-                Err(Bad::new("missing_value", format!("{is}, and must have a value")))
+                Err(Bad::new("missing_value", format!("{is}, and must have a value")).into())
             }
             cell => Ok(cell),
         }
     }
 
     /// The cell of a text that is not in the line.
-    fn written(&self, text: &str, kind: Kind, scratch: &mut String) -> Result<Cell, Bad> {
+    fn written(&self, text: &str, kind: Kind, scratch: &mut Scratch) -> Made {
         let raw = Raw {
             kind,
             escaped: false,
@@ -229,9 +229,10 @@ impl Out {
         };
         Ok(match self.takes.cell(raw, text, scratch)? {
             Cell::Line(start, end) => {
-                let from = scratch.len() as u32;
-                scratch.push_str(&text[start as usize..end as usize]);
-                Cell::Scratch(from, scratch.len() as u32)
+                let to = &mut scratch.text;
+                let from = to.len() as u32;
+                to.push_str(&text[start as usize..end as usize]);
+                Cell::Scratch(from, to.len() as u32)
             }
             cell => cell,
         })
@@ -287,14 +288,14 @@ impl Builder {
     }
 
     /// Appends a cell that was made for this column; gives back how many bytes it takes, about.
-    fn append(&mut self, cell: Cell, line: &str, scratch: &str) -> usize {
+    fn append(&mut self, cell: Cell, line: &str, scratch: &Scratch) -> usize {
         match (self, cell) {
             (Builder::Text(b), Cell::Line(start, end)) => {
                 b.append_value(&line[start as usize..end as usize]);
                 return (end - start) as usize + size_of::<i32>();
             }
             (Builder::Text(b), Cell::Scratch(start, end)) => {
-                b.append_value(&scratch[start as usize..end as usize]);
+                b.append_value(&scratch.text[start as usize..end as usize]);
                 return (end - start) as usize + size_of::<i32>();
             }
             // The cell was checked against the column's range when it was made.
@@ -303,7 +304,7 @@ impl Builder {
             (Builder::Date(b), Cell::Int(value)) => b.append_value(value as i32),
             (Builder::Int64(b), Cell::Int(value)) => b.append_value(value),
             (Builder::Timestamp(b), Cell::Int(value)) => b.append_value(value),
-            (Builder::Decimal(b), Cell::Wide(value)) => b.append_value(value),
+            (Builder::Decimal(b), Cell::Wide(at)) => b.append_value(scratch.wide[at as usize]),
             (Builder::Float32(b), Cell::Float(value)) => b.append_value(value as f32),
             (Builder::Float64(b), Cell::Float(value)) => b.append_value(value),
             (Builder::Boolean(b), Cell::Bool(value)) => b.append_value(value),

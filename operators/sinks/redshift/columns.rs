@@ -196,9 +196,11 @@ impl Staged {
             offsets.map_or(0, |o| o.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0)) as usize
         };
         let zero = |column: &ArrayRef| {
-            column
-                .as_string_opt::<i32>()
-                .is_some_and(|c| c.value_data().contains(&0))
+            column.as_string_opt::<i32>().is_some_and(|c| {
+                // The texts of this batch alone: it may be a slice of a much larger one.
+                let (first, last) = (c.value_offsets()[0], c.value_offsets()[c.len()]);
+                memchr::memchr(0, &c.value_data()[first as usize..last as usize]).is_some()
+            })
         };
         let widths = self.types.iter().map(|of| of.width());
         widths.zip(rows.columns()).any(|(width, column)| {

@@ -144,7 +144,12 @@ impl Loader {
         }
         let copies = steps.within.iter().any(|step| matches!(step, Step::CopyIn(_)));
         let mut texts = match &load.manifest {
-            Some(manifest) if copies => Texts::of(place.clone(), place.read_manifest(manifest).await?),
+            Some(manifest) if copies => match place.read_manifest(manifest).await {
+                Ok(parts) => Texts::of(place.clone(), parts),
+                // Another process may have made the load, and cleaned up after it.
+                Err(_) if self.is_made(open, load).await? => return Ok(false),
+                Err(gone) => return Err(gone),
+            },
             _ => Texts::none(),
         };
         match open.transact(&steps.within, &mut texts).await {

@@ -1,4 +1,4 @@
-//! `cases.txt`: situations and what is decided in them.
+//! `cases.txt`: situations and what is decided in them; `backfill.txt`: the same, with dates that are asked for again.
 //!
 //! Dates are days of November 2026; it is the 10th, 12:00 UTC. A case is what is so, a line `--`, and what comes of
 //! it: `start`, `stop`, `ask`, `wake`, `told`, the job, and the runs that are not what they were.
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::*;
 use crate::catalog::model::{Dates, Job, NewJob};
-use crate::scheduler::backfill::newest_eligible;
+use crate::scheduler::backfill::{Backfill, newest_eligible};
 use crate::scheduler::rules::Retry;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -41,11 +41,12 @@ struct Case {
     in_hand: BTreeSet<NaiveDate>,
     markers: BTreeMap<NaiveDate, bool>,
     free: usize,
+    backfill: Option<Backfill>,
 }
 
 #[test]
 fn situations_are_decided_as_listed() {
-    let cases = include_str!("cases.txt");
+    let cases = [include_str!("cases.txt"), include_str!("backfill.txt")].concat();
     let mut wrong = String::new();
     let mut seen = 0;
     for block in cases.split("\n== ").skip(1) {
@@ -66,6 +67,16 @@ fn situations_are_decided_as_listed() {
 fn answer(given: &str) -> String {
     let mut case = read(given);
     let before = case.entry.runs.clone();
+    let mut lines = Vec::new();
+    if let Some(asked) = &case.backfill {
+        match asked.mark(&mut case.entry) {
+            Ok(dates) => push(&mut lines, "dates", dates.iter().map(|d| d.day().to_string())),
+            Err(refused) => {
+                let refused = refused.to_string().replace(&case.entry.job.uuid, "JOB");
+                lines.push(format!("refused: {refused}"));
+            }
+        }
+    }
     let view = View {
         rules: &case.rules,
         worker: "me",
@@ -74,7 +85,6 @@ fn answer(given: &str) -> String {
         free: case.free,
     };
     let decision = decide(&mut case.entry, &view);
-    let mut lines = Vec::new();
     let starts = decision.start.iter().map(|(date, phase, attempt)| {
         let phase = if *phase == Phase::Load {
             "load"
@@ -172,6 +182,7 @@ fn read(given: &str) -> Case {
         in_hand: BTreeSet::new(),
         markers: BTreeMap::new(),
         free: 10,
+        backfill: None,
     };
     for line in given.lines() {
         let (name, rest) = line
@@ -182,6 +193,7 @@ fn read(given: &str) -> Case {
             "rules" => words.for_each(|word| rule(&mut case, word)),
             "job" => words.for_each(|word| job_word(&mut case.entry.job, word)),
             "alive" => case.entry.alive = words.map(str::to_owned).collect(),
+            "backfill" => case.backfill = Some(backfill(words.collect())),
             "hand" => case.in_hand = words.map(day).collect(),
             "markers" => {
                 let marker = |word: &str| word.split_once('=').map(|(of, is)| (day(of), is == "yes"));
@@ -192,6 +204,23 @@ fn read(given: &str) -> Case {
     }
     case.entry.job.dates = Dates::of(case.entry.runs.values());
     case
+}
+
+/// `3-5 load_only`.
+fn backfill(words: Vec<&str>) -> Backfill {
+    let (first, last) = words[0].split_once('-').unwrap_or((words[0], words[0]));
+    let is = |what: &str| words.contains(&what);
+    let parallelism = words.iter().find_map(|word| word.strip_prefix("parallelism="));
+    Backfill {
+        from: day(first),
+        to: day(last),
+        dry_run: is("dry_run"),
+        transform_only: is("transform_only"),
+        load_only: is("load_only"),
+        retry_errors: is("retry_errors"),
+        parallelism: parallelism.map(|n| n.parse().expect("a number")),
+        force: is("force"),
+    }
 }
 
 fn rule(case: &mut Case, word: &str) {

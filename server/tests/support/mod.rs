@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod advertising;
+pub mod clock;
 pub mod gate;
 pub mod load;
 pub mod partly;

@@ -49,7 +49,7 @@ pub fn start(redshift: &Redshift, tables: &Postgres, s3: &str) -> String {
 async fn serve(client: TcpStream, api: Api) -> std::io::Result<()> {
     let mut client = BufReader::new(client);
     loop {
-        let (mut line, mut length, mut target) = (String::new(), 0, String::new());
+        let (mut line, mut length, mut target, mut last) = (String::new(), 0, String::new(), false);
         loop {
             line.clear();
             if client.read_line(&mut line).await? == 0 {
@@ -60,6 +60,7 @@ async fn serve(client: TcpStream, api: Api) -> std::io::Result<()> {
                     length = value.parse().unwrap_or(0);
                 }
                 Some((name, value)) if name.eq_ignore_ascii_case("x-amz-target") => target = value.into(),
+                Some((name, value)) if name.eq_ignore_ascii_case("connection") => last = value == "close",
                 None if line.trim().is_empty() => break,
                 _ => {}
             }
@@ -74,6 +75,9 @@ async fn serve(client: TcpStream, api: Api) -> std::io::Result<()> {
             answer.len()
         );
         client.get_mut().write_all((head + &answer).as_bytes()).await?;
+        if last {
+            return Ok(());
+        }
     }
 }
 
@@ -88,9 +92,10 @@ impl Api {
         let id = body["Id"].as_str().unwrap_or_default();
         match target {
             "RedshiftData.ExecuteStatement" | "RedshiftData.BatchExecuteStatement" => {
-                if body["ClusterIdentifier"] != "warehouse"
-                    || body["DbUser"] != "loader"
-                    || body["Database"] != "shop"
+                let provisioned = ["ClusterIdentifier", "DbUser", "Database"].map(|key| &body[key]);
+                let serverless = ["WorkgroupName", "DbUser", "Database"].map(|key| &body[key]);
+                if provisioned != [&json!("warehouse"), &json!("loader"), &json!("shop")]
+                    && serverless != [&json!("millstream"), &Value::Null, &json!("advertising")]
                 {
                     return refuse("no such cluster, database or user");
                 }
