@@ -4,6 +4,7 @@
 pub mod in_memory;
 pub mod memory;
 pub mod service;
+pub mod shapes;
 
 use std::fmt::Write;
 use std::sync::Arc;

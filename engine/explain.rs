@@ -117,6 +117,15 @@ fn lines(out: &mut String, depth: usize, lines: impl IntoIterator<Item = String>
 }
 
 fn source_lines(source: &SourceNode) -> Vec<String> {
+    if !source.tables.is_empty() {
+        let tables = source
+            .tables
+            .iter()
+            .map(|table| format!("{}.{table}", source.name));
+        let mut lines = vec![format!("feeds {}", tables.collect::<Vec<_>>().join(", "))];
+        lines.extend(option_lines(&source.options));
+        return lines;
+    }
     let mut lines = vec![
         format!("columns: {}", describe(&source.schema)),
         format!(

@@ -74,7 +74,8 @@ pub struct SourceSpec {
     #[serde(default)]
     pub dedup: Option<DedupSpec>,
     /// The columns, each `"<type>"` or `"<type> not null"`; types: string, bigint, int, double, boolean,
-    /// timestamp, date.
+    /// timestamp, date. Absent only where the connector's own keys say what the input is made of.
+    #[serde(default)]
     pub columns: Columns,
     /// The keys of the connector.
     #[serde(flatten)]
@@ -237,7 +238,8 @@ pub struct SinkSpec {
     /// The kind of sink, such as `console`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The stream it takes; also `<sink>.rejected`, the rows that another sink refuses.
+    /// The stream it takes; also `<sink>.rejected`, the rows that another sink refuses. `<source>.*`: every table that
+    /// the source feeds, each with a sink of its own, `<sink>.<table>`.
     pub input: String,
     /// The keys of the connector.
     #[serde(flatten)]
@@ -348,7 +350,7 @@ pub struct TestSpec {
     /// The date of the run, in a pipeline with a `[schedule]`: `2026-11-24`.
     #[serde(default)]
     pub date: Option<String>,
-    /// Rows in, by source, in order of arrival: JSON objects with the source's columns.
+    /// Rows in, by source, in order of arrival: JSON objects with the source's columns; of a log, its lines.
     #[schemars(with = "BTreeMap<String, Vec<BTreeMap<String, serde_json::Value>>>")]
     pub input: BTreeMap<String, Vec<BTreeMap<String, toml::Value>>>,
     /// Rows of reference tables, by table; one that is not named has none. Their files are not read.

@@ -94,6 +94,8 @@ pub struct SourceNode {
     pub max_future: Duration,
     /// Drop rows whose key was seen before.
     pub dedup: Option<Dedup>,
+    /// The tables that it feeds, each a stream `<name>.<table>`; mostly none.
+    pub tables: Vec<String>,
     /// The connector's own keys.
     pub options: serde_json::Value,
 }

@@ -70,13 +70,6 @@ impl Schedule {
     fn cron(&self) -> Option<Cron> {
         self.cron.as_deref().and_then(|cron| cron.parse().ok())
     }
-
-    /// Whether a date is one of the schedule's and old enough at a time.
-    pub fn is_eligible(&self, date: NaiveDate, now: Timestamp) -> bool {
-        let from = self.start.is_none_or(|start| date >= start);
-        let to = self.end.is_none_or(|end| date <= end);
-        from && to && date <= self.newest(now)
-    }
 }
 
 fn time(at: Timestamp) -> DateTime<Utc> {
@@ -194,23 +187,16 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_eligible_when_they_are_old_enough() {
+    fn a_date_is_the_newest_from_the_moment_it_is_old_enough() {
         let schedule = daily();
-        // 2026-11-25T01:00:00Z and a microsecond before.
+        // 2026-11-25T01:00:00Z: 49 hours after the beginning of the 23rd.
         let now = Timestamp(1_795_568_400_000_000);
-        for (date, now, eligible) in [
-            ("2026-11-23", now, true),
-            ("2026-11-23", Timestamp(now.0 - 1), false),
-            ("2026-11-24", now, false),
-            ("2026-10-31", now, false),
-            ("2026-11-01", now, true),
-            ("2026-11-25", Timestamp(now.0 * 2), false),
+        for (now, newest, next) in [
+            (now, "2026-11-23", now.0 + 24 * 3_600_000_000),
+            (Timestamp(now.0 - 1), "2026-11-22", now.0),
         ] {
-            assert_eq!(
-                schedule.is_eligible(date.parse().unwrap(), now),
-                eligible,
-                "{date}"
-            );
+            assert_eq!(schedule.newest(now).to_string(), newest);
+            assert_eq!(schedule.next_look(now), Timestamp(next), "{newest}");
         }
     }
 }

@@ -71,6 +71,8 @@ pub struct SourceBatch {
     pub rows: RecordBatch,
     /// Input that could not become rows, in [`invalid_schema`]; feeds `<source>.invalid`.
     pub invalid: Option<RecordBatch>,
+    /// Rows of the tables that the source feeds besides, by name; feed `<source>.<table>`.
+    pub tables: Tables,
     /// Resume here to read what follows this batch.
     pub offset: Offset,
 }
@@ -153,6 +155,19 @@ pub trait SourceConnector: Send + Sync {
         false
     }
 
+    /// Where the source's input feeds several tables: their names and schemas, each a stream `<source>.<table>`.
+    fn tables(&self, _cx: &SourceContext) -> Result<Option<Vec<(String, SchemaRef)>>> {
+        Ok(None)
+    }
+
+    /// What lines of input feed into each of [`SourceConnector::tables`], line by line: for tests of pipelines.
+    fn tables_of(&self, cx: &SourceContext, _lines: &[String]) -> Result<Vec<Tables>> {
+        Err(Error::bug(format!(
+            "{} feeds tables, and does not say how",
+            cx.name
+        )))
+    }
+
     /// Where clients of the source wait until the sinks have their rows ([`Source::delivered`]): how long, at most.
     /// Checkpoints come more often then.
     fn awaits_delivery(&self, _options: &serde_json::Value) -> Option<Duration> {
@@ -167,6 +182,12 @@ pub trait SourceConnector: Send + Sync {
 pub fn options<T: serde::de::DeserializeOwned>(of: &serde_json::Value) -> Result<T> {
     serde_json::from_value(of.clone()).map_err(|e| Error::config(e.to_string()))
 }
+
+/// Rows of tables, by name.
+pub type Tables = Vec<(String, RecordBatch)>;
+
+/// Name of the table that a source with tables feeds with what could not become rows.
+pub const ERRORS: &str = "pipeline_errors";
 
 /// Name of the column that a source fills with the time of arrival.
 pub const RECEIVED_AT: &str = "received_at";

@@ -4,6 +4,7 @@
 //! rendered once and afterwards patched in place: loadgen must not be what a benchmark measures.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
 use rand::RngCore;
@@ -75,7 +76,8 @@ impl Uuid {
 
     /// Writes the text form into `out`, which is exactly [`Uuid::WIDTH`] long.
     pub fn write(self, out: &mut [u8]) {
-        let [a, b, c, d] = [96, 64, 32, 0].map(|shift| hex((self.0 >> shift) as u32));
+        let digits = |shift: u32| hex((self.0 >> shift) as u32);
+        let (a, b, c, d) = (digits(96), digits(64), digits(32), digits(0));
         out[..8].copy_from_slice(&a);
         out[8] = b'-';
         out[9..13].copy_from_slice(&b[..4]);
@@ -136,6 +138,7 @@ impl<'de> Deserialize<'de> for Uuid {
 }
 
 /// Eight hex digits at once: the nibbles are spread over the bytes of a word, and those above 9 moved on to the letters.
+#[inline]
 fn hex(number: u32) -> [u8; 8] {
     let mut word = u64::from(number);
     word = (word | word << 16) & 0x0000_ffff_0000_ffff;
@@ -177,7 +180,8 @@ pub struct Batch {
 
 /// The wall clock in microseconds since the epoch, cut to the milliseconds that travel.
 pub fn now_micros() -> i64 {
-    chrono::Utc::now().timestamp_millis() * 1000
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as i64 * 1000)
 }
 
 const TIME_WIDTH: usize = 23;
@@ -188,6 +192,32 @@ pub fn format_time(micros: i64) -> String {
     time.format("%Y-%m-%d %H:%M:%S%.3f").to_string()
 }
 
+/// A time and its text, which is made anew only when the time is another.
+#[derive(Clone, Copy)]
+pub struct Moment {
+    micros: i64,
+    text: [u8; TIME_WIDTH],
+}
+
+impl Moment {
+    /// Moves on to `micros` since the epoch.
+    pub fn set(&mut self, micros: i64) {
+        if self.micros != micros {
+            self.text.copy_from_slice(format_time(micros).as_bytes());
+            self.micros = micros;
+        }
+    }
+}
+
+impl Default for Moment {
+    fn default() -> Moment {
+        Moment {
+            micros: i64::MIN,
+            text: [b'0'; TIME_WIDTH],
+        }
+    }
+}
+
 /// A body of up to `capacity` rows of one stream, with room for a request's head before it.
 pub struct Body {
     bytes: Vec<u8>,
@@ -196,7 +226,8 @@ pub struct Body {
     stride: usize,
     columns: Columns,
     closed_after: usize,
-    time: (i64, [u8; TIME_WIDTH]),
+    /// What stands in the row that was written last.
+    moment: Moment,
 }
 
 /// Where the values of a row stand, counted from the start of the row.
@@ -247,7 +278,7 @@ impl Body {
                 occurred_at,
             },
             closed_after: 0,
-            time: (i64::MIN, [b'0'; TIME_WIDTH]),
+            moment: Moment::default(),
         }
     }
 
@@ -285,21 +316,24 @@ impl Body {
 
     /// Gives all rows that were rendered last other ids, whose last eight digits are `number`, and another time.
     /// An impression and the click on it stay together if both are given the same number.
-    pub fn stamp(&mut self, number: u32, occurred_at: i64) {
-        self.set_time(occurred_at);
-        let (digits, time, columns) = (hex(number), self.time.1, self.columns);
+    pub fn stamp(&mut self, number: u32, now: &Moment) {
+        let same_time = self.moment.micros == now.micros;
+        self.moment = *now;
+        let (digits, columns) = (hex(number), self.columns);
         let rows = self.bytes[self.prefix..].chunks_exact_mut(self.stride);
         for row in rows.take(self.closed_after) {
             row[columns.impression + STAMP_AT..][..8].copy_from_slice(&digits);
             if let Some(click) = columns.click {
                 row[click + STAMP_AT..][..8].copy_from_slice(&digits);
             }
-            row[columns.occurred_at..][..TIME_WIDTH].copy_from_slice(&time);
+            if !same_time {
+                row[columns.occurred_at..][..TIME_WIDTH].copy_from_slice(&now.text);
+            }
         }
     }
 
     fn patch(&mut self, index: usize, row: &Row) {
-        self.set_time(row.occurred_at);
+        self.moment.set(row.occurred_at);
         let start = self.prefix + index * self.stride;
         let bytes = &mut self.bytes[start..start + self.stride];
         row.impression
@@ -308,15 +342,7 @@ impl Body {
             row.id.write(&mut bytes[click..][..Uuid::WIDTH]);
         }
         row.ad.write(&mut bytes[self.columns.ad..][..Uuid::WIDTH]);
-        bytes[self.columns.occurred_at..][..TIME_WIDTH].copy_from_slice(&self.time.1);
-    }
-
-    fn set_time(&mut self, occurred_at: i64) {
-        if self.time.0 != occurred_at {
-            let mut text = [b'0'; TIME_WIDTH];
-            text.copy_from_slice(format_time(occurred_at).as_bytes());
-            self.time = (occurred_at, text);
-        }
+        bytes[self.columns.occurred_at..][..TIME_WIDTH].copy_from_slice(&self.moment.text);
     }
 
     /// The two bytes after a row are `,{` between rows and `]}` at the end.
@@ -382,7 +408,10 @@ mod tests {
             let mut rows = rows(3, 8);
             body.render(&rows);
             let now = 1_700_000_000_777_000;
-            body.stamp(0xdead_0042, now);
+            let mut moment = Moment::default();
+            moment.set(now);
+            body.stamp(0xdead_0041, &moment);
+            body.stamp(0xdead_0042, &moment);
             for row in &mut rows {
                 let stamped = |id: Uuid| Uuid(id.0 & !0xffff_ffff | 0xdead_0042);
                 (row.id, row.impression, row.occurred_at) = (stamped(row.id), stamped(row.impression), now);

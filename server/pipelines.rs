@@ -20,7 +20,7 @@ const EMBEDDED: &str = include_str!("../pipelines/advertising.toml");
 const EMBEDDED_NAME: &str = "(embedded) advertising.toml";
 
 /// A pipeline file's name and text.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     /// As the user named it.
     pub name: String,
@@ -105,10 +105,20 @@ impl File {
 
     /// What the file means for the run of a date, or everything that is wrong with it.
     pub fn plan(&self, registry: &Registry, date: Option<NaiveDate>) -> Result<Plan, Vec<Diagnostic>> {
+        self.plan_with(registry, date, &|name| std::env::var(name).ok())
+    }
+
+    /// The same with variables that are not those of the environment.
+    pub fn plan_with(
+        &self,
+        registry: &Registry,
+        date: Option<NaiveDate>,
+        vars: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Plan, Vec<Diagnostic>> {
         let source = PipelineSource {
             file: &self.name,
             text: &self.text,
-            vars: &|name| std::env::var(name).ok(),
+            vars,
             date,
         };
         config::load(&source, registry)

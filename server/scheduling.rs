@@ -58,12 +58,13 @@ impl Scheduling {
             register(&options.catalog, &one.plan.name, schedule).await?;
             files.insert(one.plan.name.clone(), one.file.clone());
         }
-        let engine = Engine {
+        let engine = Engine::new(
             files,
-            registry: options.registry,
-            data_dir: options.data_dir.to_path_buf(),
-            dataflow: options.dataflow,
-        };
+            options.catalog.clone(),
+            options.registry,
+            options.data_dir.to_path_buf(),
+            options.dataflow,
+        );
         let worker = worker(options.data_dir)?;
         let scheduler = Scheduler::new(options.catalog, Arc::new(engine), timer::real(), worker);
         let stop = CancellationToken::new();

@@ -74,6 +74,8 @@ pub(super) struct Names {
     pub streams: BTreeSet<String>,
     /// Windows that drop their late rows.
     pub dropping: BTreeSet<String>,
+    /// Sources of whose tables nothing is known, as they are wrong.
+    pub untold: BTreeSet<String>,
     /// Streams whose rows come again for late rows, and the window that makes them.
     pub updating: BTreeMap<String, String>,
 }
@@ -189,7 +191,11 @@ impl<'a> Checker<'a> {
     }
 
     fn sources(&mut self) {
+        let without_columns = self.without_columns();
         for section in self.sections::<SourceSpec>("source") {
+            if without_columns.contains(section.name) {
+                continue;
+            }
             let mut fields = columns::schema(&section.spec.columns.0);
             let event_time = self.event_time(&section, &mut fields);
             let schema = Arc::new(Schema::new(fields));
@@ -199,7 +205,7 @@ impl<'a> Checker<'a> {
                 let node = &node.get("dedup")?.node;
                 self.dedup(node, &schema, event_time, d.within.0)
             });
-            let source = SourceNode {
+            let mut source = SourceNode {
                 name: name.into(),
                 kind: spec.kind,
                 schema: schema.clone(),
@@ -208,9 +214,11 @@ impl<'a> Checker<'a> {
                 idle_after: spec.idle_after.0,
                 max_future: spec.max_future.0,
                 dedup,
+                tables: Vec::new(),
                 options: spec.options.into(),
             };
             self.check_source(node, &source);
+            source.tables = self.source_tables(node, &source);
             self.stream(
                 name.into(),
                 Stream {
@@ -227,6 +235,37 @@ impl<'a> Checker<'a> {
             );
             self.plan.sources.push(source);
         }
+    }
+
+    /// Reports sources without columns, but for those that feed tables of their own; gives their names.
+    fn without_columns(&mut self) -> BTreeSet<String> {
+        let root = self.root;
+        let entries = root.get("source").map_or(&[][..], |e| e.node.entries());
+        let without = |entry: &&Entry| {
+            let node = &entry.node;
+            !node.entries().is_empty() && node.get("columns").is_none() && !self.may_feed_tables(entry)
+        };
+        let without: Vec<&Entry> = entries.iter().filter(without).collect();
+        for entry in &without {
+            let message = format!("`source.{}` has no key `columns`", entry.key);
+            let help = "`columns`: the columns, each `\"<type>\"` or `\"<type> not null\"`; types: string, bigint, int, \
+                        double, boolean, timestamp, date";
+            self.problems.help(&entry.node.at, message, help);
+        }
+        without.into_iter().map(|entry| entry.key.clone()).collect()
+    }
+
+    /// Whether a source feeds tables of its own; also where that cannot be told, as the source is wrong.
+    fn may_feed_tables(&self, source: &Entry) -> bool {
+        let spec = source.node.json();
+        let spec: Option<SourceSpec> = spec.and_then(|json| serde_json::from_value(json).ok());
+        let Some(spec) = spec else { return false };
+        let Some(connector) = self.registry.sources.get(spec.kind.as_str()) else {
+            return false;
+        };
+        let fields = vec![Field::new(RECEIVED_AT, timestamp_type(), false)];
+        let context = self.source_context(&source.key, Arc::new(Schema::new(fields)), 0, spec.options.into());
+        !matches!(connector.tables(&context), Ok(None))
     }
 
     pub fn stream(&mut self, name: String, stream: Stream) {
@@ -313,23 +352,78 @@ impl<'a> Checker<'a> {
         let Some(connector) = self.registry.sources.get(source.kind.as_str()) else {
             return;
         };
-        let context = SourceContext {
-            run: self.run.clone(),
-            pipeline: self.plan.name.clone(),
-            name: source.name.clone(),
-            schema: source.schema.clone(),
-            event_time: source.event_time,
-            options: source.options.clone(),
-            data_dir: PathBuf::new(),
-            stop: CancellationToken::new(),
-            counters: Counters::detached(),
-        };
+        let context = self.context_of(source);
         if let Some(error) = node
             .is_whole()
             .then(|| connector.check(&context))
             .and_then(Result::err)
         {
             self.refused(node, &error.to_string());
+        }
+    }
+
+    /// The tables that a source feeds, whose streams are made here.
+    fn source_tables(&mut self, node: &Node, source: &SourceNode) -> Vec<String> {
+        let Some(connector) = self.registry.sources.get(source.kind.as_str()) else {
+            return Vec::new();
+        };
+        if !node.is_whole() {
+            return Vec::new();
+        }
+        let Ok(tables) = connector.tables(&self.context_of(source)) else {
+            // What is wrong has been reported by the check of the source.
+            self.names.untold.insert(source.name.clone());
+            return Vec::new();
+        };
+        let mut names = Vec::new();
+        for (table, schema) in tables.unwrap_or_default() {
+            let stream = format!("{}.{table}", source.name);
+            self.names.streams.insert(stream.clone());
+            self.stream(
+                stream,
+                Stream {
+                    schema,
+                    event_time: None,
+                },
+            );
+            names.push(table);
+        }
+        if !names.is_empty() {
+            // Its rows are those of the tables.
+            self.names.streams.remove(&source.name);
+            self.names.streams.remove(&format!("{}.invalid", source.name));
+        }
+        names
+    }
+
+    fn context_of(&self, source: &SourceNode) -> SourceContext {
+        let SourceNode {
+            name,
+            schema,
+            event_time,
+            options,
+            ..
+        } = source;
+        self.source_context(name, schema.clone(), *event_time, options.clone())
+    }
+
+    fn source_context(
+        &self,
+        name: &str,
+        schema: SchemaRef,
+        event_time: usize,
+        options: serde_json::Value,
+    ) -> SourceContext {
+        SourceContext {
+            run: self.run.clone(),
+            pipeline: self.plan.name.clone(),
+            name: name.into(),
+            schema,
+            event_time,
+            options,
+            data_dir: PathBuf::new(),
+            stop: CancellationToken::new(),
+            counters: Counters::detached(),
         }
     }
 
@@ -343,20 +437,36 @@ impl<'a> Checker<'a> {
     fn sinks(&mut self) {
         rejected::streams(self);
         for Section { name, node, spec } in self.sections::<SinkSpec>("sink") {
-            let known = self.input(node, &spec.input);
-            let sink = SinkNode {
-                name: name.into(),
-                kind: spec.kind,
-                input: spec.input,
-                options: spec.options.into(),
-            };
-            if known && node.is_whole() {
-                self.check_sink(node, &sink);
-                revisions::check_sink(self, node, &sink);
+            let options: serde_json::Value = spec.options.into();
+            for (name, input) in self.inputs(name, &spec.input) {
+                let known = self.input(node, &input);
+                let sink = SinkNode {
+                    name,
+                    kind: spec.kind.clone(),
+                    input,
+                    options: options.clone(),
+                };
+                if known && node.is_whole() {
+                    self.check_sink(node, &sink);
+                    revisions::check_sink(self, node, &sink);
+                }
+                self.plan.sinks.push(sink);
             }
-            self.plan.sinks.push(sink);
         }
         rejected::circles(self);
+    }
+
+    /// The sinks that a section stands for, and their inputs: one, or with `log.*` one per table of the source.
+    fn inputs(&self, sink: &str, input: &str) -> Vec<(String, String)> {
+        let source = input.strip_suffix(".*");
+        let source = source.and_then(|name| self.plan.sources.iter().find(|s| s.name == name));
+        match source {
+            Some(source) if !source.tables.is_empty() => {
+                let of = |table: &String| (format!("{sink}.{table}"), format!("{}.{table}", source.name));
+                source.tables.iter().map(of).collect()
+            }
+            _ => vec![(sink.into(), input.into())],
+        }
     }
 
     /// Whether a sink's input is a stream; if not, reports what it should be.
@@ -385,6 +495,10 @@ impl<'a> Checker<'a> {
 
     /// Reports a stream that does not exist.
     pub fn no_stream(&mut self, at: &At, typed: &str) {
+        let source = typed.split_once('.').map_or(typed, |(source, _)| source);
+        if self.names.untold.contains(source) {
+            return;
+        }
         let window = typed.strip_suffix(".late");
         if let Some(window) = window.filter(|w| self.names.dropping.contains(*w)) {
             let message = format!("there is no stream `{typed}`: the window drops its late rows");
@@ -429,6 +543,8 @@ impl<'a> Checker<'a> {
         for test in root.get("test").map_or(&[][..], |e| e.node.items()) {
             for input in test.get("input").map_or(&[][..], |e| e.node.entries()) {
                 match self.names.sources.contains(&input.key) {
+                    // Lines have what keys they like.
+                    true if self.feeds_tables(&input.key) => {}
                     true => self.rows(input),
                     false => {
                         let known = self.names.sources.iter().map(String::as_str);
@@ -449,6 +565,11 @@ impl<'a> Checker<'a> {
             let spec = self.read::<TestSpec>(test);
             self.plan.tests.extend(spec);
         }
+    }
+
+    fn feeds_tables(&self, source: &str) -> bool {
+        let sources = &self.plan.sources;
+        sources.iter().any(|s| s.name == source && !s.tables.is_empty())
     }
 
     /// The columns of a test's rows exist.

@@ -47,10 +47,19 @@ pub struct Builder<'a> {
     pub into_sink: BTreeMap<String, Vec<EdgeReceiver>>,
 }
 
+/// The streams that a source feeds.
+pub struct SourceStreams {
+    /// Its rows.
+    pub rows: FanId,
+    /// Invalid input.
+    pub invalid: FanId,
+    /// Rows of its tables.
+    pub tables: BTreeMap<String, FanId>,
+}
+
 impl Builder<'_> {
-    /// A partition's chain, which starts with the rows of `source`; gives the streams of rows and of invalid
-    /// input.
-    pub fn source_chain(&mut self, source: &SourceNode) -> Result<(Chain, FanId, FanId)> {
+    /// A partition's chain, which starts with the streams of `source`.
+    pub fn source_chain(&mut self, source: &SourceNode) -> Result<(Chain, SourceStreams)> {
         let mut chain = Chain::default();
         let name = &source.name;
         let rows = match source.dedup {
@@ -58,7 +67,17 @@ impl Builder<'_> {
             None => self.stream(&mut chain, name)?,
         };
         let invalid = self.stream(&mut chain, &format!("{name}.invalid"))?;
-        Ok((chain, rows, invalid))
+        let mut tables = BTreeMap::new();
+        for table in &source.tables {
+            let fan = self.stream(&mut chain, &format!("{name}.{table}"))?;
+            tables.insert(table.clone(), fan);
+        }
+        let streams = SourceStreams {
+            rows,
+            invalid,
+            tables,
+        };
+        Ok((chain, streams))
     }
 
     fn rows_to_dedup(&mut self, chain: &mut Chain, source: &str) -> Result<FanId> {

@@ -20,11 +20,12 @@ use crate::error::{Error, ErrorClass, Result};
 use crate::message::Barrier;
 use crate::metrics::NodeMetrics;
 use crate::runtime::backoff::Backoff;
-use crate::runtime::chain::{Chain, FanId};
+use crate::runtime::build::SourceStreams;
+use crate::runtime::chain::Chain;
 use crate::runtime::clock::{HELD_UP, IDLE_CHECK, SourceClock};
 use crate::runtime::discovery::{Assignment, Ended, Reading};
 use crate::runtime::timer::Timer;
-use crate::source::{Offsets, PartitionId, Source, SourceBatch};
+use crate::source::{ERRORS, Offsets, PartitionId, Source, SourceBatch};
 use crate::time::Timestamp;
 
 /// Everything a partition task needs.
@@ -53,10 +54,8 @@ pub struct SourceTask {
     pub sent: Timestamp,
     /// The operators of the partition.
     pub chain: Chain,
-    /// The stream of rows.
-    pub rows: FanId,
-    /// The stream of invalid input.
-    pub invalid: FanId,
+    /// The streams that it feeds.
+    pub streams: SourceStreams,
     /// Counts of the source.
     pub metrics: NodeMetrics,
     /// The clocks.
@@ -244,7 +243,10 @@ impl SourceTask {
         let started = Instant::now();
         if let Some(invalid) = batch.invalid.filter(|i| i.num_rows() > 0) {
             self.metrics.rows_invalid.inc_by(invalid.num_rows() as u64);
-            self.chain.push(self.invalid, invalid.into()).await?;
+            self.chain.push(self.streams.invalid, invalid.into()).await?;
+        }
+        for (table, rows) in batch.tables {
+            self.take_table(&table, rows).await?;
         }
         let rows = batch.rows;
         self.offsets.insert(partition, batch.offset);
@@ -257,10 +259,26 @@ impl SourceTask {
         }
         let now = self.timer.now();
         let newest = newest(&rows, self.event_time, now.plus(self.max_future))?;
-        self.chain.push(self.rows, rows.into()).await?;
+        self.chain.push(self.streams.rows, rows.into()).await?;
         self.clock.observe(number, newest, now);
         self.metrics.busy.inc_by(started.elapsed().as_secs_f64());
         Ok(())
+    }
+
+    async fn take_table(&mut self, table: &str, rows: RecordBatch) -> Result<()> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let to = self.streams.tables.get(table).copied();
+        let to = to.ok_or_else(|| Error::bug(format!("{}: a table {table:?} that it has not", self.name)))?;
+        let count = rows.num_rows() as u64;
+        if table == ERRORS {
+            self.metrics.rows_invalid.inc_by(count);
+        } else {
+            self.metrics.rows_in.inc_by(count);
+            self.metrics.rows_out.inc_by(count);
+        }
+        self.chain.push(to, rows.into()).await
     }
 
     async fn advance(&mut self, watermark: &mut watch::Receiver<Timestamp>) -> Result<()> {

@@ -137,7 +137,7 @@ impl Attempt<'_> {
         kept: Offsets,
     ) -> Result<(mpsc::Sender<Barrier>, Reader)> {
         let node = common.node;
-        let (mut chain, rows, invalid) = builder.source_chain(node)?;
+        let (mut chain, streams) = builder.source_chain(node)?;
         self.restore_partition(&mut chain, &node.name, names, number)?;
         let (inject, barriers) = mpsc::channel(1);
         let (assign, assignments) = mpsc::channel(ASSIGNMENTS);
@@ -155,8 +155,7 @@ impl Attempt<'_> {
             max_future: node.max_future,
             sent: Timestamp::MIN,
             chain,
-            rows,
-            invalid,
+            streams,
             metrics: self.shared.nodes[&place].clone(),
             timer: self.shared.timer.clone(),
             counts_out: node.dedup.is_none(),

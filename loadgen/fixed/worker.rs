@@ -1,8 +1,9 @@
 //! One thread of the load: its connections, and the loop that serves them.
 //!
-//! A connection with an answer gets its next request at once, in the same turn. Between two turns the thread sleeps in
-//! epoll. Nothing is allocated for a request, and each costs two calls of the kernel, one write and one read, or
-//! less when several share them.
+//! A turn takes all answers that are there, then sends what is due to whom has room, then sleeps in epoll. (Sending right
+//! after each answer made the server of a closed loop 8 % slower: it found one request at a time, and had to wake us
+//! for each answer.) Nothing is allocated for a request, and each costs two calls of the kernel, one write and one
+//! read, or less when several share them.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -105,7 +106,6 @@ impl Worker {
                 if let Err(error) = self.serve(index, event) {
                     self.lost(index, &error);
                 }
-                self.send_what_is_due();
             }
             self.look_around();
             self.send_what_is_due();

@@ -10,6 +10,7 @@ pub const TIMESTAMP_LAYOUT: &str = "YYYY-MM-DD HH:MM:SS[.mmm] in UTC, or RFC 333
 pub const DATE_LAYOUT: &str = "YYYY-MM-DD";
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
+const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
 /// The years 0001 to 9999 in microseconds since the epoch: what four digits can write, and what every
 /// reader of our Parquet can show.
@@ -32,6 +33,79 @@ pub fn timestamp(text: &str) -> Option<i64> {
     let seconds = days * 86_400 + i64::from(hour * 3_600 + minute * 60 + second) - offset(zone)?;
     let micros = seconds * MICROS_PER_SECOND + fraction;
     TIMESTAMP_RANGE.contains(&micros).then_some(micros)
+}
+
+/// Reads timestamps that stand between quotes in a text, and remembers the last date: the rows of a body are nearly
+/// always of one day, so that the calendar is asked once.
+#[derive(Default)]
+pub struct Clock {
+    date: [u8; 10],
+    /// Midnight in microseconds since the epoch, if `date` is one.
+    midnight: Option<i64>,
+}
+
+impl Clock {
+    /// What [`timestamp`] says of the text that starts at `at` and ends in front of the next quote, and where that is.
+    /// The quotation must be free of escapes, as a backslash is in no timestamp. Nothing if it is no timestamp.
+    pub fn quoted(&mut self, text: &[u8], at: usize) -> Option<(i64, usize)> {
+        let text = text.get(at..)?;
+        self.usual_layout(text, at).or_else(|| any_layout(text, at))
+    }
+
+    /// What most producers write: whole seconds or milliseconds, with or without `Z`.
+    fn usual_layout(&mut self, text: &[u8], at: usize) -> Option<(i64, usize)> {
+        let head = text.first_chunk::<25>()?;
+        if !matches!(head[10], b' ' | b'T') {
+            return None;
+        }
+        let time = time_of_day(u64::from_le_bytes(*head[11..].first_chunk()?))?;
+        let (micros, end) = match (head[19], head[23]) {
+            (b'.', b'"') => (millis(&head[20..23])?, 23),
+            (b'.', b'Z') if head[24] == b'"' => (millis(&head[20..23])?, 24),
+            (b'"', _) => (0, 19),
+            (b'Z', _) if head[20] == b'"' => (0, 20),
+            _ => return None,
+        };
+        Some((self.midnight(head.first_chunk()?)? + time + micros, at + end))
+    }
+
+    fn midnight(&mut self, date: &[u8; 10]) -> Option<i64> {
+        if self.date != *date {
+            self.date = *date;
+            self.midnight = days(date).map(|days| i64::from(days) * MICROS_PER_DAY);
+        }
+        self.midnight
+    }
+}
+
+fn any_layout(text: &[u8], at: usize) -> Option<(i64, usize)> {
+    /// `2026-11-23 12:00:00.123456789+01:00` and the quote behind it.
+    const LONGEST: usize = 36;
+    let text = &text[..text.len().min(LONGEST)];
+    let end = text.iter().position(|byte| *byte == b'"')?;
+    let micros = timestamp(std::str::from_utf8(&text[..end]).ok()?)?;
+    Some((micros, at + end))
+}
+
+/// Microseconds of `HH:MM:SS`, whose first byte is the lowest: eight digits and colons checked and added at once.
+fn time_of_day(text: u64) -> Option<i64> {
+    let digits = text ^ u64::from_le_bytes(*b"00:00:00");
+    // A digit is at most 9, and a colon has become 0: anything more reaches the top bit.
+    let beyond = digits.wrapping_add(0x7676_7f76_767f_7676) | digits;
+    if beyond & 0x8080_8080_8080_8080 != 0 {
+        return None;
+    }
+    let pairs = digits * 10 + (digits >> 8);
+    let (hour, minute, second) = (pairs & 0xff, (pairs >> 24) & 0xff, (pairs >> 48) & 0xff);
+    let seconds = (hour * 3_600 + minute * 60 + second) as i64;
+    (hour < 24 && minute < 60 && second < 60).then_some(seconds * MICROS_PER_SECOND)
+}
+
+/// Microseconds of three digits behind the point.
+fn millis(text: &[u8]) -> Option<i64> {
+    let digit = |at: usize| Some(text[at].wrapping_sub(b'0')).filter(|digit| *digit <= 9);
+    let (a, b, c) = (digit(0)?, digit(1)?, digit(2)?);
+    Some((i64::from(a) * 100 + i64::from(b) * 10 + i64::from(c)) * 1_000)
 }
 
 /// Microseconds since the epoch of epoch milliseconds, if they fall in the years 0001 to 9999.
@@ -147,8 +221,41 @@ mod tests {
             ("２026-03-01 00:00:00", None),
             ("", None),
         ];
+        let mut clock = Clock::default();
         for (text, expect) in cases {
             assert_eq!(timestamp(text), *expect, "{text}");
+            // The same again from inside a row, at its very end, and with the date known.
+            for after in ["", "\"", "\",\"and\":\"more than a word\"", "x\""] {
+                let row = format!(":\"{text}{after}");
+                let quoted = clock.quoted(row.as_bytes(), 2);
+                let expect = expect.filter(|_| after.starts_with('"'));
+                assert_eq!(quoted, expect.map(|micros| (micros, 2 + text.len())), "{row}");
+            }
+        }
+    }
+
+    /// One byte of a timestamp changed, in all ways: the quick look at a fixed layout takes nothing that
+    /// [`timestamp`] does not.
+    #[test]
+    fn a_clock_agrees_on_every_wrong_byte() {
+        let texts = [
+            "2026-03-01 12:30:45.123",
+            "2026-03-01T19:59:59.999Z",
+            "2026-03-01 00:00:00",
+            "2026-03-01T23:09:09Z",
+            "2026-03-01 23:59:59.123456",
+        ];
+        for text in texts {
+            for at in 0..text.len() {
+                for byte in (0..=127).filter(|byte| *byte != b'"') {
+                    let mut changed = text.as_bytes().to_vec();
+                    changed[at] = byte;
+                    let changed = String::from_utf8(changed).expect("it is ASCII");
+                    let row = format!("\"{changed}\",\"n\":1234567890}}");
+                    let quoted = Clock::default().quoted(row.as_bytes(), 1);
+                    assert_eq!(quoted.map(|(micros, _)| micros), timestamp(&changed), "{row}");
+                }
+            }
         }
     }
 

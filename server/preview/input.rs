@@ -165,6 +165,7 @@ impl Reading {
         for rows in cut {
             self.read += 1;
             self.batches.push_back(SourceBatch {
+                tables: Vec::new(),
                 rows,
                 invalid: invalid.take(),
                 offset: Offset(self.read.to_string()),

@@ -126,6 +126,13 @@ fn files<'w>(what: &'w Preview, plan: &Plan) -> anyhow::Result<BTreeMap<&'w str,
             let help = did_you_mean(source, known, '"', "sources").unwrap_or_default();
             bail!("--input {source}={file}: there is no source {source:?}; {help}");
         }
+        let mut sources = plan.sources.iter();
+        if sources.any(|s| s.name == *source && !s.tables.is_empty()) {
+            bail!(
+                "--input {source}={file}: lines of a log cannot be previewed; put some into a [[test]], or see the \
+                 tables of its schema by `millstream schema ddl`"
+            );
+        }
         files.entry(source).or_default().push(file);
     }
     if files.values().flatten().filter(|f| **f == STDIN).count() > 1 {

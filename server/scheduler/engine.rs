@@ -1,58 +1,162 @@
 //! Runs dates by the engine: plans the pipeline file for the date, looks for its marker, transforms and loads.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use chrono::NaiveDate;
+use lru::LruCache;
+use millstream_engine::config::Diagnostic;
 use millstream_engine::plan::Plan;
 use millstream_engine::registry::Registry;
 use millstream_engine::run::DatedRun;
 use millstream_engine::runtime::{self, RunOptions, dated};
+use millstream_engine::schedule::Schedule;
 use millstream_engine::time::Timestamp;
 use millstream_operators::sources::objects;
 use tokio::runtime::Handle;
 
+use crate::catalog::Catalog;
 use crate::catalog::model::{Job, JobKind};
 use crate::pipelines::File;
 use crate::scheduler::execute::{Counts, Execute, RunError, RunKey};
+use crate::scheduler::loads::Load;
 use crate::scheduler::rules::{Retry, Rules};
+
+/// Schedules of jobs and dates that are kept; each is some hundred bytes.
+const KEPT: NonZeroUsize = NonZeroUsize::new(4096).expect("more than none");
 
 /// The pipelines of this process that have a schedule, and what it takes to run them.
 pub struct Engine {
     /// Their files, by the name of the pipeline.
-    pub files: BTreeMap<String, File>,
+    files: BTreeMap<String, File>,
+    /// Where clusters and schemas of loads are.
+    catalog: Catalog,
     /// Where connectors and operators come from.
-    pub registry: Registry,
+    registry: Registry,
     /// Where runs keep what they prepare.
-    pub data_dir: PathBuf,
+    data_dir: PathBuf,
     /// Where rows are worked on: not where requests are served.
-    pub dataflow: Handle,
+    dataflow: Handle,
+    schedules: Mutex<LruCache<(String, NaiveDate), Kept>>,
+}
+
+/// What a job's file said of a date's schedule. Planning takes milliseconds to seconds, and the scheduler looks at a job
+/// whenever it changes, and for the marker of each date that waits.
+struct Kept {
+    /// Of what it was made.
+    of: Planned,
+    schedule: Schedule,
+}
+
+/// What a plan is made of.
+#[derive(Clone, PartialEq)]
+enum Planned {
+    /// A pipeline file, as this process has read it.
+    File(File),
+    /// A load that was posted.
+    Load(Box<Load>),
+}
+
+impl Planned {
+    /// Whether they make the same plan. A file, and the variables of the process, never change.
+    fn is_like(&self, other: &Planned) -> bool {
+        match (self, other) {
+            (Planned::File(_), Planned::File(_)) => true,
+            _ => self == other,
+        }
+    }
+
+    fn plan(&self, registry: &Registry, date: NaiveDate) -> anyhow::Result<Plan> {
+        match self {
+            Planned::File(file) => planned(file.plan(registry, Some(date))),
+            Planned::Load(load) => load.plan(registry, date),
+        }
+    }
 }
 
 impl Engine {
-    /// The plan of a job for a date; none: this process was not given its pipeline.
-    fn plan(&self, job: &Job, date: NaiveDate) -> anyhow::Result<Option<Arc<Plan>>> {
-        // A load that was posted waits for a process that has the pipeline of loads; this one has files only.
-        if job.kind == JobKind::Load {
-            return Ok(None);
+    /// Of the pipelines in `files`, by name, and of every load.
+    pub fn new(
+        files: BTreeMap<String, File>,
+        catalog: Catalog,
+        registry: Registry,
+        data_dir: PathBuf,
+        dataflow: Handle,
+    ) -> Engine {
+        Engine {
+            files,
+            catalog,
+            registry,
+            data_dir,
+            dataflow,
+            schedules: Mutex::new(LruCache::new(KEPT)),
         }
-        let Some(file) = self.files.get(&job.log_name) else {
-            return Ok(None);
-        };
-        plan_of(file, &self.registry, Some(date)).map(Some)
     }
 
-    fn given(&self, job: &Job, date: NaiveDate) -> Result<Arc<Plan>, RunError> {
-        let plan = self.plan(job, date).map_err(|error| hopeless(&error))?;
-        plan.ok_or_else(|| {
+    /// What the plans of a job are made of; none: this process was not given its pipeline.
+    async fn of(&self, job: &Job) -> anyhow::Result<Option<Planned>> {
+        if job.kind == JobKind::Load {
+            let load = Load::of(job, &self.catalog, &self.data_dir).await?;
+            return Ok(Some(Planned::Load(Box::new(load))));
+        }
+        Ok(self.files.get(&job.log_name).cloned().map(Planned::File))
+    }
+
+    /// Plans where rows are worked on: it may read files, and keeps a core busy for as long as queries are optimised.
+    async fn plan(&self, of: Planned, date: NaiveDate) -> anyhow::Result<Arc<Plan>> {
+        let registry = self.registry.clone();
+        let planning = self
+            .dataflow
+            .spawn_blocking(move || of.plan(&registry, date).map(Arc::new));
+        planning.await.context("planning panicked")?
+    }
+
+    /// What the job's file says of its schedule, for a date; none: this process was not given its pipeline.
+    async fn schedule(&self, job: &Job, date: NaiveDate) -> anyhow::Result<Option<Schedule>> {
+        let Some(of) = self.of(job).await? else {
+            return Ok(None);
+        };
+        let key = (job.uuid.clone(), date);
+        if let Some(schedule) = self.known(&key, &of) {
+            return Ok(Some(schedule));
+        }
+        let plan = self.plan(of.clone(), date).await?;
+        let schedule = plan
+            .schedule
+            .clone()
+            .with_context(|| format!("the pipeline {} has no [schedule] any longer", job.log_name))?;
+        let kept = Kept {
+            of,
+            schedule: schedule.clone(),
+        };
+        self.kept().put(key, kept);
+        Ok(Some(schedule))
+    }
+
+    fn known(&self, key: &(String, NaiveDate), of: &Planned) -> Option<Schedule> {
+        let mut kept = self.kept();
+        let kept = kept.get(key).filter(|kept| kept.of.is_like(of))?;
+        Some(kept.schedule.clone())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, LruCache<(String, NaiveDate), Kept>> {
+        self.schedules.lock().expect("nothing panics while it holds this")
+    }
+
+    /// The plan of a run that begins. It is made anew, as files that it reads may have changed.
+    async fn given(&self, job: &Job, date: NaiveDate) -> Result<Arc<Plan>, RunError> {
+        let of = self.of(job).await.map_err(|error| hopeless(&error))?;
+        let of = of.ok_or_else(|| {
             hopeless(&anyhow!(
                 "this process was not given the pipeline {}",
                 job.log_name
             ))
-        })
+        })?;
+        self.plan(of, date).await.map_err(|error| hopeless(&error))
     }
 
     fn options(&self, run: &RunKey) -> RunOptions {
@@ -101,13 +205,12 @@ impl<T> Drop for Dropped<T> {
     }
 }
 
-/// What a pipeline file means for a date.
-fn plan_of(file: &File, registry: &Registry, date: Option<NaiveDate>) -> anyhow::Result<Arc<Plan>> {
-    let plan = file.plan(registry, date).map_err(|wrong| {
+/// A plan, or everything that is wrong with its file.
+pub fn planned(plan: Result<Plan, Vec<Diagnostic>>) -> anyhow::Result<Plan> {
+    plan.map_err(|wrong| {
         let all: Vec<String> = wrong.iter().map(ToString::to_string).collect();
         anyhow!("{}", all.join("\n"))
-    })?;
-    Ok(Arc::new(plan))
+    })
 }
 
 fn hopeless(error: &anyhow::Error) -> RunError {
@@ -120,13 +223,9 @@ fn hopeless(error: &anyhow::Error) -> RunError {
 #[async_trait]
 impl Execute for Engine {
     async fn rules(&self, job: &Job, now: Timestamp) -> anyhow::Result<Option<Rules>> {
-        let Some(plan) = self.plan(job, job.start_date)? else {
+        let Some(schedule) = self.schedule(job, job.start_date).await? else {
             return Ok(None);
         };
-        let schedule = plan
-            .schedule
-            .as_ref()
-            .with_context(|| format!("the pipeline {} has no [schedule] any longer", job.log_name))?;
         let newest = schedule.newest(now);
         let retry = schedule.retry;
         Ok(Some(Rules {
@@ -147,21 +246,18 @@ impl Execute for Engine {
     }
 
     async fn ready(&self, job: &Job, date: NaiveDate) -> anyhow::Result<bool> {
-        let plan = self
-            .plan(job, date)?
-            .context("this process was not given the pipeline")?;
-        let marker = plan
-            .schedule
-            .as_ref()
-            .and_then(|schedule| schedule.marker.clone());
-        match marker {
+        let schedule = self.schedule(job, date).await?;
+        match schedule
+            .context("this process was not given the pipeline")?
+            .marker
+        {
             Some(marker) => Ok(objects::exists(&marker).await?),
             None => Ok(true),
         }
     }
 
     async fn transform(&self, job: &Job, run: &RunKey) -> Result<Counts, RunError> {
-        let plan = self.given(job, run.date)?;
+        let plan = self.given(job, run.date).await?;
         let counts = self
             .there(dated::transform(plan.clone(), self.options(run)), &plan)
             .await?;
@@ -172,7 +268,7 @@ impl Execute for Engine {
     }
 
     async fn load(&self, job: &Job, run: &RunKey) -> Result<(), RunError> {
-        let plan = self.given(job, run.date)?;
+        let plan = self.given(job, run.date).await?;
         self.there(dated::load(plan.clone(), self.options(run)), &plan)
             .await
     }

@@ -14,6 +14,7 @@ pub mod decide;
 pub mod engine;
 pub mod execute;
 mod hands;
+mod loads;
 mod markers;
 mod record;
 pub mod rules;

@@ -11,15 +11,18 @@ pub mod table;
 pub mod value;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use arrow::array::RecordBatch;
+use millstream_engine::metrics::Counters;
 use millstream_engine::pipeline::TestSpec;
-use millstream_engine::plan::Plan;
+use millstream_engine::plan::{Plan, SourceNode};
 use millstream_engine::registry::Registry;
-use millstream_engine::source::Source;
+use millstream_engine::source::{Source, SourceContext};
+use tokio_util::sync::CancellationToken;
 
 use crate::bounded::{Bounded, Given};
 
@@ -30,7 +33,7 @@ const TEST_LIMIT: Duration = Duration::from_secs(30);
 pub async fn run(plan: &Arc<Plan>, test: &TestSpec, registry: &Registry) -> anyhow::Result<Vec<String>> {
     check_names(plan, test)?;
     let given = Given {
-        sources: sources(plan, test)?,
+        sources: sources(plan, test, registry)?,
         tables: tables(plan, test)?,
     };
     let streams = test.expect.keys().map(String::as_str);
@@ -68,15 +71,37 @@ fn check_names(plan: &Plan, test: &TestSpec) -> anyhow::Result<()> {
 }
 
 /// A source in memory for each of the plan's; without rows where the test gives none.
-fn sources(plan: &Plan, test: &TestSpec) -> anyhow::Result<BTreeMap<String, Arc<dyn Source>>> {
+fn sources(
+    plan: &Plan,
+    test: &TestSpec,
+    registry: &Registry,
+) -> anyhow::Result<BTreeMap<String, Arc<dyn Source>>> {
     let mut sources: BTreeMap<String, Arc<dyn Source>> = BTreeMap::new();
     for node in &plan.sources {
         let rows = test.input.get(&node.name).map_or(&[][..], Vec::as_slice);
-        let rows = source::Rows::new(node.schema.clone(), rows)
-            .with_context(|| format!("input of source {}", node.name))?;
+        let connector = registry.sources.get(node.kind.as_str());
+        let rows = match connector.filter(|_| !node.tables.is_empty()) {
+            Some(connector) => source::Rows::of_tables(&**connector, &context(plan, node), rows),
+            None => source::Rows::new(node.schema.clone(), rows),
+        };
+        let rows = rows.with_context(|| format!("input of source {}", node.name))?;
         sources.insert(node.name.clone(), Arc::new(rows));
     }
     Ok(sources)
+}
+
+fn context(plan: &Plan, node: &SourceNode) -> SourceContext {
+    SourceContext {
+        run: None,
+        pipeline: plan.name.clone(),
+        name: node.name.clone(),
+        schema: node.schema.clone(),
+        event_time: node.event_time,
+        options: node.options.clone(),
+        data_dir: PathBuf::new(),
+        stop: CancellationToken::new(),
+        counters: Counters::detached(),
+    }
 }
 
 /// The rows of every reference table; none where the test gives none, so that no test depends on a file.

@@ -6,22 +6,42 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt};
-use millstream_engine::source::{Offset, Offsets, PartitionId, Partitions, Source, SourceBatch};
+use millstream_engine::source::{
+    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceConnector, SourceContext, Tables,
+};
 use millstream_engine::{Error, Result};
 use millstream_operators::formats::json::decode_rows;
 
 /// The rows of a test, decoded as the source's connector would.
 pub struct Rows {
     schema: SchemaRef,
-    rows: Vec<RecordBatch>,
+    rows: Vec<(RecordBatch, Tables)>,
 }
 
 impl Rows {
     /// Decodes the rows; the first that does not fit the schema is named by its number, from 1.
     pub fn new(schema: SchemaRef, rows: &[BTreeMap<String, toml::Value>]) -> Result<Rows> {
         let all = decode(schema.clone(), rows)?;
-        let rows = (0..all.num_rows()).map(|row| all.slice(row, 1)).collect();
-        Ok(Rows { schema, rows })
+        let rows = (0..all.num_rows()).map(|row| (all.slice(row, 1), Tables::new()));
+        Ok(Rows {
+            schema,
+            rows: rows.collect(),
+        })
+    }
+
+    /// The rows as lines, of which the connector makes rows of its tables.
+    pub fn of_tables(
+        connector: &dyn SourceConnector,
+        cx: &SourceContext,
+        rows: &[BTreeMap<String, toml::Value>],
+    ) -> Result<Rows> {
+        let lines: Vec<String> = rows.iter().map(|row| json(row).to_string()).collect();
+        let none = RecordBatch::new_empty(cx.schema.clone());
+        let tables = connector.tables_of(cx, &lines)?;
+        Ok(Rows {
+            schema: cx.schema.clone(),
+            rows: tables.into_iter().map(|tables| (none.clone(), tables)).collect(),
+        })
     }
 }
 
@@ -43,7 +63,8 @@ impl Source for Rows {
             }
         };
         let rest: Vec<_> = self.rows.iter().cloned().enumerate().skip(read).collect();
-        let batch = |(n, rows): (usize, RecordBatch)| SourceBatch {
+        let batch = |(n, (rows, tables)): (usize, (RecordBatch, Tables))| SourceBatch {
+            tables,
             rows,
             invalid: None,
             offset: Offset((n + 1).to_string()),

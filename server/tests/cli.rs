@@ -87,3 +87,59 @@ fn the_schema_is_json() {
     let schema: serde_json::Value = serde_json::from_slice(&out.stdout).expect("json");
     assert!(schema.is_object());
 }
+
+const LOG: &str = r#"
+name = "people"
+[source.log]
+type = "file"
+path = "in"
+format = "log"
+schema = "people.yaml"
+[sink.out]
+type = "console"
+input = "log.*"
+
+[[test]]
+name = "one that is good"
+[test.input]
+log = [
+  { name = "Fred", height = 72 },
+  { height = 64 },
+  { name = "Wilma", shoes = "none" },
+  { name = "Anna", height = 40000 },
+]
+[test.expect]
+"log.people" = [
+  { name = "Fred", height = 72 },
+  { name = "Wilma", height = "NULL" },
+]
+"log.pipeline_errors" = [
+  { line_number = 2, error_reason = "missing_value" },
+  { line_number = 4, error_reason = "out_of_range" },
+]
+
+[[test]]
+name = "one that is not"
+[test.input]
+log = [{ name = "Fred", height = 72 }]
+[test.expect]
+"log.people" = [{ name = "Fred", height = 73 }]
+"#;
+
+/// Lines of a log become rows of the schema's tables in a test, too.
+#[test]
+fn tests_of_a_log_are_its_lines() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipelines/people.yaml");
+    std::fs::copy(schema, dir.path().join("people.yaml")).expect("a readable schema");
+    std::fs::write(dir.path().join("people.toml"), LOG).expect("a writable directory");
+    let out = millstream(dir.path(), &["test", "people.toml"]);
+    let all = text(&out.stdout) + &text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{all}");
+    for part in [
+        "ok    one that is good",
+        "stream log.people: 1 of 1 expected rows came out otherwise",
+    ] {
+        assert!(all.contains(part), "no {part:?} in: {all}");
+    }
+}

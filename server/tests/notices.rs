@@ -157,18 +157,9 @@ impl World {
             )
         };
         put(true);
-        self.pause();
         self.it().wait_for("the pause", || job()["status"] == "paused");
         put(false);
         uuid
-    }
-
-    /// What the scheduler does when it is asked to.
-    fn pause(&self) {
-        let catalog = rusqlite::Connection::open(self.dir.path().join("data/catalog.db")).expect("a catalog");
-        catalog.busy_timeout(PATIENCE).expect("a timeout");
-        let paused = catalog.execute("UPDATE jobs SET status = 'paused'", []);
-        assert_eq!(paused.expect("a writable catalog"), 1);
     }
 
     /// The newest notice that someone is to be told.

@@ -1,17 +1,13 @@
-//! The columns a row is decoded into: what JSON value each type takes, and the builder it goes to.
+//! The columns a row is decoded into: what JSON value each type takes.
 
-use std::sync::Arc;
-
-use arrow::array::{
-    ArrayRef, BooleanBuilder, Date32Builder, Float64Builder, Int32Builder, Int64Builder, StringBuilder,
-    TimestampMicrosecondBuilder,
-};
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::array::ArrayRef;
+use arrow::datatypes::Field;
 use millstream_engine::{Error, Result};
 use simd_json::{Node, StaticNode};
 
 use super::RowError;
-use crate::formats::time;
+use super::values::{Gaps, Values};
+use crate::formats::time::{self, Clock};
 
 /// Room for the text of one value in an error message. A value may be as long as the body; the message
 /// goes back to the client.
@@ -34,72 +30,45 @@ pub(super) enum Cell {
 pub(super) struct Column {
     pub name: String,
     pub nullable: bool,
-    kind: Kind,
-    builder: Builder,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Text,
-    Int32,
-    Int64,
-    Float64,
-    Boolean,
-    Timestamp,
-    Date,
-}
-
-enum Builder {
-    Text(StringBuilder),
-    Int32(Int32Builder),
-    Int64(Int64Builder),
-    Float64(Float64Builder),
-    Boolean(BooleanBuilder),
-    Timestamp(TimestampMicrosecondBuilder),
-    Date(Date32Builder),
+    pub values: Values,
+    /// Rows that have a value or a known gap.
+    filled: usize,
+    gaps: Gaps,
+    pub clock: Clock,
 }
 
 impl Column {
     /// A column without values; an error of class config if its type cannot be read from JSON.
     pub fn new(field: &Field) -> Result<Column> {
-        let (kind, builder) = match field.data_type() {
-            DataType::Utf8 => (Kind::Text, Builder::Text(StringBuilder::new())),
-            DataType::Int32 => (Kind::Int32, Builder::Int32(Int32Builder::new())),
-            DataType::Int64 => (Kind::Int64, Builder::Int64(Int64Builder::new())),
-            DataType::Float64 => (Kind::Float64, Builder::Float64(Float64Builder::new())),
-            DataType::Boolean => (Kind::Boolean, Builder::Boolean(BooleanBuilder::new())),
-            DataType::Timestamp(TimeUnit::Microsecond, None) => (
-                Kind::Timestamp,
-                Builder::Timestamp(TimestampMicrosecondBuilder::new()),
-            ),
-            DataType::Date32 => (Kind::Date, Builder::Date(Date32Builder::new())),
-            other => {
-                return Err(Error::config(format!(
-                    "column {:?} has type {other}, which cannot be read from JSON",
-                    field.name()
-                )));
-            }
-        };
+        let values = Values::new(field.data_type()).ok_or_else(|| {
+            Error::config(format!(
+                "column {:?} has type {}, which cannot be read from JSON",
+                field.name(),
+                field.data_type()
+            ))
+        })?;
         Ok(Column {
             name: field.name().clone(),
             nullable: field.is_nullable(),
-            kind,
-            builder,
+            values,
+            filled: 0,
+            gaps: Gaps::default(),
+            clock: Clock::default(),
         })
     }
 
     /// The value of JSON node `node`, which is number `at` of the tape.
     pub fn cell(&self, node: &Node<'_>, at: u32) -> Result<Cell, RowError> {
-        match (self.kind, node) {
+        match (&self.values, node) {
             (_, Node::Static(StaticNode::Null)) => Ok(Cell::Null),
-            (Kind::Text, Node::String(_)) => Ok(Cell::Text(at)),
-            (Kind::Timestamp, Node::String(text)) => self.timestamp(text),
-            (Kind::Date, Node::String(text)) => self.date(text),
-            (Kind::Boolean, Node::Static(StaticNode::Bool(value))) => Ok(Cell::Bool(*value)),
-            (Kind::Float64, Node::Static(StaticNode::I64(value))) => Ok(Cell::Float(*value as f64)),
-            (Kind::Float64, Node::Static(StaticNode::U64(value))) => Ok(Cell::Float(*value as f64)),
-            (Kind::Float64, Node::Static(StaticNode::F64(value))) => Ok(Cell::Float(*value)),
-            (Kind::Int32 | Kind::Int64 | Kind::Timestamp, Node::Static(number)) => {
+            (Values::Text(_), Node::String(_)) => Ok(Cell::Text(at)),
+            (Values::Timestamp(_), Node::String(text)) => self.timestamp(text),
+            (Values::Date(_), Node::String(text)) => self.date(text),
+            (Values::Boolean(_), Node::Static(StaticNode::Bool(value))) => Ok(Cell::Bool(*value)),
+            (Values::Float64(_), Node::Static(StaticNode::I64(value))) => Ok(Cell::Float(*value as f64)),
+            (Values::Float64(_), Node::Static(StaticNode::U64(value))) => Ok(Cell::Float(*value as f64)),
+            (Values::Float64(_), Node::Static(StaticNode::F64(value))) => Ok(Cell::Float(*value)),
+            (Values::Int32(_) | Values::Int64(_) | Values::Timestamp(_), Node::Static(number)) => {
                 self.integer(whole(number).ok_or_else(|| self.wrong_type(describe(node)))?)
             }
             _ => Err(self.wrong_type(describe(node))),
@@ -109,69 +78,79 @@ impl Column {
     /// The value that `text`, number `at` of the query string, writes.
     pub fn cell_of_text(&self, text: &str, at: u32) -> Result<Cell, RowError> {
         let wrong = || self.wrong_type(format!("{:?}", shown(text)));
-        match self.kind {
-            Kind::Text => Ok(Cell::Text(at)),
-            Kind::Int32 | Kind::Int64 => self.integer(text.parse().map_err(|_| wrong())?),
-            Kind::Float64 => match text.parse::<f64>() {
+        match self.values {
+            Values::Text(_) => Ok(Cell::Text(at)),
+            Values::Int32(_) | Values::Int64(_) => self.integer(text.parse().map_err(|_| wrong())?),
+            Values::Float64(_) => match text.parse::<f64>() {
                 Ok(value) if value.is_finite() => Ok(Cell::Float(value)),
                 _ => Err(wrong()),
             },
-            Kind::Boolean => match text {
+            Values::Boolean(_) => match text {
                 "true" | "1" => Ok(Cell::Bool(true)),
                 "false" | "0" => Ok(Cell::Bool(false)),
                 _ => Err(wrong()),
             },
-            Kind::Timestamp => match text.parse() {
+            Values::Timestamp(_) => match text.parse() {
                 Ok(millis) => self.integer(millis),
                 Err(_) => self.timestamp(text),
             },
-            Kind::Date => self.date(text),
+            Values::Date(_) => self.date(text),
         }
     }
 
-    /// Appends a value that [`Column::cell`] made for this column; `text` resolves the number of a text.
-    pub fn append<'a>(&mut self, cell: Cell, text: impl Fn(u32) -> &'a str) -> usize {
-        match (&mut self.builder, cell) {
-            (Builder::Text(b), Cell::Text(at)) => {
-                let text = text(at);
-                b.append_value(text);
-                return text.len() + size_of::<i32>();
-            }
+    /// Appends a value that [`Column::cell`] made for this column, as that of `row`; `text` resolves the number of a text.
+    /// What is missing or null leaves a gap.
+    pub fn append<'a>(&mut self, row: usize, cell: Cell, text: impl Fn(u32) -> &'a str) {
+        if matches!(cell, Cell::Missing | Cell::Null) {
+            return;
+        }
+        self.begin(row);
+        match (&mut self.values, cell) {
+            (Values::Text(texts), Cell::Text(at)) => texts.push(text(at).as_bytes()),
             // The cell was checked against the column's range when it was made.
-            (Builder::Int32(b), Cell::Int(value)) => b.append_value(value as i32),
-            (Builder::Date(b), Cell::Int(value)) => b.append_value(value as i32),
-            (Builder::Int64(b), Cell::Int(value)) => b.append_value(value),
-            (Builder::Timestamp(b), Cell::Int(value)) => b.append_value(value),
-            (Builder::Float64(b), Cell::Float(value)) => b.append_value(value),
-            (Builder::Boolean(b), Cell::Bool(value)) => b.append_value(value),
-            (Builder::Text(b), _) => b.append_null(),
-            (Builder::Int32(b), _) => b.append_null(),
-            (Builder::Int64(b), _) => b.append_null(),
-            (Builder::Float64(b), _) => b.append_null(),
-            (Builder::Boolean(b), _) => b.append_null(),
-            (Builder::Timestamp(b), _) => b.append_null(),
-            (Builder::Date(b), _) => b.append_null(),
+            (Values::Int32(values) | Values::Date(values), Cell::Int(value)) => values.push(value as i32),
+            (Values::Int64(values) | Values::Timestamp(values), Cell::Int(value)) => values.push(value),
+            (Values::Float64(values), Cell::Float(value)) => values.push(value),
+            (Values::Boolean(values), Cell::Bool(value)) => values.append(value),
+            _ => unreachable!("cells are made for the type of their column"),
         }
-        size_of::<i64>()
     }
 
-    /// Takes the values appended so far.
-    pub fn finish(&mut self) -> ArrayRef {
-        match &mut self.builder {
-            Builder::Text(b) => Arc::new(b.finish()),
-            Builder::Int32(b) => Arc::new(b.finish()),
-            Builder::Int64(b) => Arc::new(b.finish()),
-            Builder::Float64(b) => Arc::new(b.finish()),
-            Builder::Boolean(b) => Arc::new(b.finish()),
-            Builder::Timestamp(b) => Arc::new(b.finish()),
-            Builder::Date(b) => Arc::new(b.finish()),
+    /// A value of `row` will be appended.
+    #[inline]
+    pub fn begin(&mut self, row: usize) {
+        self.fill(row);
+        self.filled = row + 1;
+    }
+
+    #[inline]
+    fn fill(&mut self, rows: usize) {
+        if self.filled < rows {
+            self.gaps.append(self.filled..rows);
+            self.values.extend_to(rows);
+            self.filled = rows;
         }
+    }
+
+    /// Forgets the values behind the first `rows`.
+    pub fn truncate(&mut self, rows: usize) {
+        self.gaps.truncate(rows);
+        self.values.truncate(rows);
+        self.filled = self.filled.min(rows);
+    }
+
+    /// Takes the values of `rows` appended so far.
+    pub fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
+        self.fill(rows);
+        self.filled = 0;
+        let nulls = self.gaps.finish(rows);
+        self.values.finish(nulls)
     }
 
     fn integer(&self, value: i128) -> Result<Cell, RowError> {
-        let fitting = match self.kind {
-            Kind::Int32 => i32::try_from(value).ok().map(i64::from),
-            Kind::Timestamp => i64::try_from(value).ok().and_then(time::timestamp_from_millis),
+        let fitting = match self.values {
+            Values::Int32(_) => i32::try_from(value).ok().map(i64::from),
+            Values::Timestamp(_) => i64::try_from(value).ok().and_then(time::timestamp_from_millis),
             _ => i64::try_from(value).ok(),
         };
         fitting.map(Cell::Int).ok_or_else(|| {
@@ -205,14 +184,14 @@ impl Column {
     }
 
     fn expected(&self) -> &'static str {
-        match self.kind {
-            Kind::Text => "a string",
-            Kind::Int32 => "an integer of 32 bits",
-            Kind::Int64 => "an integer of 64 bits",
-            Kind::Float64 => "a number",
-            Kind::Boolean => "true or false",
-            Kind::Timestamp => "a timestamp",
-            Kind::Date => "a date",
+        match self.values {
+            Values::Text(_) => "a string",
+            Values::Int32(_) => "an integer of 32 bits",
+            Values::Int64(_) => "an integer of 64 bits",
+            Values::Float64(_) => "a number",
+            Values::Boolean(_) => "true or false",
+            Values::Timestamp(_) => "a timestamp",
+            Values::Date(_) => "a date",
         }
     }
 }

@@ -9,9 +9,12 @@
 //! rows, or one row per line. Fields without a column are ignored.
 
 mod column;
+mod guided;
 mod reader;
 mod rows;
 mod spans;
+mod tape;
+mod values;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,20 +22,13 @@ use std::ops::Range;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use memchr::memchr;
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
-use simd_json::{Buffers, INPUT_PADDING, Node, Tape};
 
 pub use self::reader::Reader;
 use self::rows::{Arrival, Rows};
-
-/// Arrays and objects in each other, at most. Rows are flat; the rest is ignored fields, and anything
-/// deeper is an attack on the parser's stack.
-const MAX_DEPTH: usize = 64;
-
-/// Scratch memory a decoder keeps from one body to the next. An ordinary body of 500 rows is 100 KiB; the
-/// memory of a rare large one, of which every lane of every source could hold its own, is given back.
-const KEPT_BYTES: usize = 1 << 20;
+use self::tape::{Parser, Place, push_all};
 
 /// Why a row was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +111,8 @@ pub struct Decoder {
     max_rows: usize,
     rows: Rows,
     parser: Parser,
+    /// Rows that were handed to the parser last, one after the other.
+    handed: usize,
 }
 
 impl Decoder {
@@ -141,6 +139,7 @@ impl Decoder {
             max_rows: usize::MAX,
             rows: Rows::new(schema, arrival)?,
             parser: Parser::default(),
+            handed: 0,
         })
     }
 
@@ -161,6 +160,14 @@ impl Decoder {
         if self.records.is_none() && is_lines(body) {
             return self.decode_lines(body, arrived);
         }
+        match self.decode_guided(body, arrived) {
+            Some(decoded) => Ok(decoded),
+            None => self.decode_document(body, arrived),
+        }
+    }
+
+    /// The same by way of the parser, as a whole.
+    fn decode_document(&mut self, body: &[u8], arrived: Timestamp) -> Result<Decoded, BodyError> {
         let Decoder { records, rows, .. } = self;
         let (key, limit) = (records.as_deref(), self.max_rows);
         let decoded = self.parser.parse(body, |tape| {
@@ -208,47 +215,45 @@ impl Decoder {
         self.rows.finish()
     }
 
-    /// One row per line. The lines are parsed together; if that fails, one by one, so that a broken line
-    /// fails alone.
-    fn decode_lines(&mut self, body: &[u8], arrived: Timestamp) -> Result<Decoded, BodyError> {
-        let lines: Vec<_> = spans::of_lines(body).collect();
-        if lines.len() > self.max_rows {
-            let (given, limit) = (lines.len(), self.max_rows);
-            return Err(BodyError::TooManyRows { given, limit });
-        }
-        let mut decoded = match self.decode_joined(body, &lines, arrived) {
-            Some(decoded) => decoded,
-            None => self.decode_each(body, &lines, arrived),
+    /// Lines by way of the parser: together, and if that fails, one by one, so that a broken line fails alone.
+    fn parse_lines(&mut self, body: &[u8], lines: &[Range<usize>], arrived: Timestamp) -> Decoded {
+        // Otherwise a line could lend its brackets to the next.
+        let is_object = |line: &Range<usize>| body[line.start] == b'{' && spans::is_one(&body[line.clone()]);
+        let joined = match lines.iter().all(is_object) {
+            true => self.parse_joined(body, lines, 1, arrived),
+            false => None,
         };
-        for failed in &mut decoded.failed {
-            failed.span = lines[failed.index].clone();
-        }
-        Ok(decoded)
+        joined.unwrap_or_else(|| self.parse_each(body, lines, arrived))
     }
 
-    /// The lines as the elements of one array, which spares the parser its start per line. Nothing if they
-    /// are not one object each: then a line could lend its brackets to the next.
-    fn decode_joined(&mut self, body: &[u8], lines: &[Range<usize>], arrived: Timestamp) -> Option<Decoded> {
-        let is_object = |line: &Range<usize>| body[line.start] == b'{' && body[line.end - 1] == b'}';
-        if !lines.iter().all(is_object) {
-            return None;
-        }
+    /// Rows as the elements of one array, itself in an array where they stand in an envelope: they are as deep as there.
+    /// That spares the parser its start for each. Nothing if they are not one value each.
+    fn parse_joined(
+        &mut self,
+        body: &[u8],
+        all: &[Range<usize>],
+        depth: usize,
+        arrived: Timestamp,
+    ) -> Option<Decoded> {
         let join = |text: &mut Vec<u8>| {
-            for line in lines {
-                text.push(if text.is_empty() { b'[' } else { b',' });
-                text.extend_from_slice(&body[line.clone()]);
+            text.extend(std::iter::repeat_n(b'[', depth));
+            for (at, one) in all.iter().enumerate() {
+                if at > 0 {
+                    text.push(b',');
+                }
+                text.extend_from_slice(&body[one.clone()]);
             }
-            text.push(b']');
+            text.extend(std::iter::repeat_n(b']', depth));
         };
         let rows = &mut self.rows;
         let decoded = self.parser.parse_from(join, |tape| {
-            let place = Place::of(tape, None).ok()?;
-            (place.rows == lines.len()).then(|| push_all(rows, tape, &place, arrived))
+            let place = Place::of_array(tape, depth - 1)?;
+            (place.rows == all.len()).then(|| push_all(rows, tape, &place, arrived))
         });
         decoded.ok().flatten()
     }
 
-    fn decode_each(&mut self, body: &[u8], lines: &[Range<usize>], arrived: Timestamp) -> Decoded {
+    fn parse_each(&mut self, body: &[u8], lines: &[Range<usize>], arrived: Timestamp) -> Decoded {
         let mut decoded = Decoded {
             rows: lines.len(),
             failed: Vec::new(),
@@ -283,105 +288,6 @@ pub fn decode_rows(schema: SchemaRef, rows: &[serde_json::Value]) -> Result<Reco
     decoder.finish()
 }
 
-/// simd-json with memory that is used again.
-#[derive(Default)]
-struct Parser {
-    /// The body, which simd-json writes to, with the padding it reads beyond the end.
-    text: Vec<u8>,
-    buffers: Option<Buffers>,
-    tape: Option<Tape<'static>>,
-}
-
-impl Parser {
-    fn parse<R>(&mut self, body: &[u8], with: impl FnOnce(&[Node<'_>]) -> R) -> Result<R, simd_json::Error> {
-        self.parse_from(|text| text.extend_from_slice(body), with)
-    }
-
-    /// Parses what `fill` writes.
-    fn parse_from<R>(
-        &mut self,
-        fill: impl FnOnce(&mut Vec<u8>),
-        with: impl FnOnce(&[Node<'_>]) -> R,
-    ) -> Result<R, simd_json::Error> {
-        self.text.clear();
-        fill(&mut self.text);
-        let length = self.text.len();
-        self.text.resize(length + INPUT_PADDING, b' ');
-        let buffers = self
-            .buffers
-            .get_or_insert_with(|| Buffers::with_max_depth(length, MAX_DEPTH));
-        let mut tape = match self.tape.take() {
-            Some(tape) => tape.reset(),
-            None => Tape(Vec::new()),
-        };
-        let parsed =
-            simd_json::fill_tape_padded(&mut self.text, length, buffers, &mut tape).map(|()| with(&tape.0));
-        if length <= KEPT_BYTES {
-            self.tape = Some(tape.reset());
-        } else {
-            drop(tape);
-            *self = Parser::default();
-        }
-        parsed
-    }
-}
-
-/// Where on the tape the rows are.
-struct Place {
-    first: usize,
-    rows: usize,
-}
-
-impl Place {
-    fn of(tape: &[Node<'_>], key: Option<&str>) -> Result<Place, BodyError> {
-        match (key, tape[0]) {
-            (Some(key), Node::Object { len, .. }) => Place::of_envelope(tape, key, len),
-            (Some(key), _) => Err(unreadable(format!(
-                "the body must be an object with the batch key {key:?}"
-            ))),
-            (None, Node::Object { .. }) => Ok(Place { first: 0, rows: 1 }),
-            (None, Node::Array { len, .. }) => Ok(Place { first: 1, rows: len }),
-            (None, _) => Err(unreadable(
-                "the body must be a row, an array of rows, or one row per line",
-            )),
-        }
-    }
-
-    fn of_envelope(tape: &[Node<'_>], key: &str, keys: usize) -> Result<Place, BodyError> {
-        if keys > 1 {
-            return Err(unreadable(format!("too many keys: {keys}")));
-        }
-        if keys == 0 || rows::text(tape, 1) != key {
-            return Err(unreadable(format!("batch key {key:?} not given")));
-        }
-        match tape[2] {
-            Node::Array { len, .. } => Ok(Place { first: 3, rows: len }),
-            _ => Err(unreadable(format!(
-                "batch key {key:?} must hold an array of rows"
-            ))),
-        }
-    }
-}
-
-fn unreadable(why: impl Into<String>) -> BodyError {
-    BodyError::Unreadable(why.into())
-}
-
-fn push_all(rows: &mut Rows, tape: &[Node<'_>], place: &Place, arrived: Timestamp) -> Decoded {
-    let mut decoded = Decoded {
-        rows: place.rows,
-        failed: Vec::new(),
-    };
-    let mut at = place.first;
-    for index in 0..place.rows {
-        if let Err(error) = rows.push(tape, at, arrived) {
-            decoded.failed.push(FailedRow::new(index, error));
-        }
-        at += rows::nodes(&tape[at]);
-    }
-    decoded
-}
-
 /// Finds the text of the failed rows.
 fn locate(body: &[u8], enveloped: bool, decoded: &mut Decoded) {
     if decoded.failed.is_empty() {
@@ -401,7 +307,7 @@ fn locate(body: &[u8], enveloped: bool, decoded: &mut Decoded) {
 /// document cannot have one, because neither side of it is a bracket, a comma or a colon.
 fn is_lines(body: &[u8]) -> bool {
     let body = body.trim_ascii();
-    let Some(line_end) = body.iter().position(|byte| *byte == b'\n') else {
+    let Some(line_end) = memchr(b'\n', body) else {
         return false;
     };
     let before = body[..line_end].trim_ascii_end().last();

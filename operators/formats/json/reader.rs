@@ -5,9 +5,10 @@
 //! would be. Where that fails, its lines are decoded one by one, so that a broken first line does not cost the
 //! others.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::ops::Range;
 
+use memchr::{memchr_iter, memrchr};
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
 
@@ -22,7 +23,12 @@ const DOCUMENT_BYTES: usize = 1 << 30;
 
 /// Reads rows out of bytes.
 pub struct Reader {
-    from: BufReader<Box<dyn Read + Send>>,
+    from: Box<dyn Read + Send>,
+    /// What is read, into the same memory each time: fresh pages cost about as much as decoding what is put there.
+    text: Vec<u8>,
+    /// Bytes of `text` that are read, and how many of them were given as a piece.
+    read: usize,
+    given: usize,
     decoder: Decoder,
     /// Lines before the next piece.
     lines: u64,
@@ -45,7 +51,10 @@ impl Reader {
     /// Rows for `decoder`, which may be of envelopes; then lines and arrays of rows are taken as well.
     pub fn new(from: Box<dyn Read + Send>, decoder: Decoder) -> Reader {
         Reader {
-            from: BufReader::with_capacity(PIECE_BYTES, from),
+            from,
+            text: Vec::new(),
+            read: 0,
+            given: 0,
             decoder,
             lines: 0,
             bytes: 0,
@@ -78,55 +87,76 @@ impl Reader {
     /// Of class data: the bytes cannot be read, or the file as a whole is nothing that has rows. The whole lines in front
     /// of bytes that cannot be read have been given before.
     pub fn next(&mut self, arrived: Timestamp) -> Result<Option<Piece>> {
-        let text = match self.state {
-            State::End => return Ok(None),
-            State::Start | State::Lines => self.piece()?,
-        };
-        if text.trim_ascii().is_empty() {
-            if text.is_empty() {
-                self.state = State::End;
+        loop {
+            if matches!(self.state, State::End) {
                 return Ok(None);
             }
-            self.passed(&text);
-            return self.next(arrived);
-        }
-        if matches!(self.state, State::Start) {
-            let first = text.trim_ascii_start()[0];
-            match (first, is_lines(&text)) {
-                (b'{', true) => self.state = State::Lines,
-                (b'{' | b'[', _) => return self.document(text, arrived).map(Some),
-                _ => self.state = State::Lines,
+            self.piece()?;
+            let text = std::mem::take(&mut self.text);
+            let lines = &text[..self.given];
+            match lines.trim_ascii_start().first() {
+                None if lines.is_empty() => self.state = State::End,
+                None => self.passed(lines),
+                Some(first) => {
+                    if matches!(self.state, State::Start) && matches!(first, b'{' | b'[') && !is_lines(lines)
+                    {
+                        return self.document(text, arrived).map(Some);
+                    }
+                    self.state = State::Lines;
+                    let piece = self.of_lines(lines, arrived);
+                    self.text = text;
+                    return piece.map(Some);
+                }
             }
+            self.text = text;
         }
-        self.of_lines(&text, arrived).map(Some)
     }
 
-    /// Whole lines, of [`PIECE_BYTES`] or a little more together.
-    fn piece(&mut self) -> Result<Vec<u8>> {
+    /// Reads whole lines, of [`PIECE_BYTES`] or a little less together unless one is longer.
+    fn piece(&mut self) -> Result<()> {
         if let Some(e) = self.broken.take() {
             return Err(self.end(e));
         }
-        let mut text = Vec::with_capacity(PIECE_BYTES);
-        let mut read = || -> io::Result<()> {
-            self.from
-                .by_ref()
-                .take(PIECE_BYTES as u64)
-                .read_to_end(&mut text)?;
-            if text.len() == PIECE_BYTES && text.last() != Some(&b'\n') {
-                let rest = self.limit.saturating_sub(PIECE_BYTES) as u64;
-                self.from.by_ref().take(rest).read_until(b'\n', &mut text)?;
+        self.text.copy_within(self.given..self.read, 0);
+        self.read -= self.given;
+        if self.read < PIECE_BYTES && self.text.len() > PIECE_BYTES {
+            self.text.truncate(PIECE_BYTES);
+            self.text.shrink_to_fit();
+        }
+        self.given = self.whole_lines()?;
+        Ok(())
+    }
+
+    /// Reads until there are lines; how many bytes of them.
+    fn whole_lines(&mut self) -> Result<usize> {
+        let mut searched = self.read;
+        loop {
+            if self.read >= PIECE_BYTES {
+                if let Some(length) = lines_of(&self.text[searched..self.read]) {
+                    return Ok(searched + length);
+                }
+                searched = self.read;
             }
-            Ok(())
-        };
-        if let Err(e) = read().map_err(unreadable) {
-            // The lines in front of the damage are good; the one it cut is part of it.
-            text.truncate(text.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1));
-            match text.is_empty() {
-                true => return Err(self.end(e)),
-                false => self.broken = Some(e),
+            self.bounded(self.read)?;
+            let room = (2 * self.read).clamp(PIECE_BYTES, self.limit.max(PIECE_BYTES));
+            self.text.resize(room.max(self.text.len()), 0);
+            match self.from.read(&mut self.text[self.read..room]) {
+                Ok(0) => return Ok(self.read),
+                Ok(more) => self.read += more,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return self.damaged(unreadable(e)),
             }
         }
-        self.bounded(text)
+    }
+
+    /// The lines in front of damage are good; the one it cut is part of it.
+    fn damaged(&mut self, e: Error) -> Result<usize> {
+        let Some(length) = lines_of(&self.text[..self.read]) else {
+            return Err(self.end(e));
+        };
+        self.read = length;
+        self.broken = Some(e);
+        Ok(length)
     }
 
     fn end(&mut self, e: Error) -> Error {
@@ -155,10 +185,11 @@ impl Reader {
         if let Some(e) = self.broken.take() {
             return Err(e);
         }
+        text.truncate(self.read);
         let left = (self.limit + 1).saturating_sub(text.len()) as u64;
         let read = self.from.by_ref().take(left).read_to_end(&mut text);
         read.map_err(unreadable)?;
-        let text = self.bounded(text)?;
+        self.bounded(text.len())?;
         let row = |index: usize, _: &Range<usize>| Place::Row(index as u64 + 1);
         let decoded = self.decode_document(&text, arrived);
         self.passed(&text);
@@ -169,9 +200,9 @@ impl Reader {
         }
     }
 
-    fn bounded(&mut self, text: Vec<u8>) -> Result<Vec<u8>> {
-        if text.len() < self.limit {
-            return Ok(text);
+    fn bounded(&mut self, bytes: usize) -> Result<()> {
+        if bytes < self.limit {
+            return Ok(());
         }
         let mib = self.limit >> 20;
         Err(self.end(Error::data(format!(
@@ -225,8 +256,13 @@ impl Reader {
     }
 }
 
+/// Bytes of whole lines, if there are any.
+fn lines_of(text: &[u8]) -> Option<usize> {
+    memrchr(b'\n', text).map(|at| at + 1)
+}
+
 fn newlines(text: &[u8]) -> u64 {
-    text.iter().filter(|byte| **byte == b'\n').count() as u64
+    memchr_iter(b'\n', text).count() as u64
 }
 
 fn unreadable(e: io::Error) -> Error {
@@ -340,7 +376,7 @@ mod tests {
         ] {
             let mut reader = reader("", None);
             let damaged: Box<dyn Read + Send> = Box::new(Damaged(Cursor::new(text.into())));
-            reader.from = BufReader::new(damaged);
+            reader.from = damaged;
             let mut rows = 0;
             let error = loop {
                 match reader.next(Timestamp::MIN) {

@@ -13,6 +13,8 @@ use simd_json::Node;
 
 use super::RowError;
 use super::column::{Cell, Column};
+use super::guided::Guide;
+use super::tape::{nodes, text};
 
 /// Fields of a row whose order is remembered. Rows of one producer have their fields in one order, so the
 /// column of field *k* is guessed from the row before, which costs one comparison instead of a lookup.
@@ -40,17 +42,21 @@ pub(super) enum Arrival {
 /// The rows decoded since the last [`Rows::finish`].
 pub(super) struct Rows {
     schema: SchemaRef,
-    columns: Vec<Column>,
-    by_name: HashMap<String, usize>,
+    pub columns: Vec<Column>,
+    pub by_name: HashMap<Vec<u8>, usize>,
     /// The column that takes the time of arrival.
-    arrival: Option<usize>,
+    pub arrival: Option<usize>,
+    /// The columns that may not be null.
+    pub required: Vec<usize>,
     /// Whether it takes that only where the input does not say.
     fills: bool,
     guesses: Vec<Guess>,
     /// The row being checked; one cell per column.
     cells: Vec<Cell>,
-    appended: usize,
-    bytes: usize,
+    pub guide: Guide,
+    pub appended: usize,
+    /// Rows of the last batch.
+    last: usize,
 }
 
 impl Rows {
@@ -69,10 +75,12 @@ impl Rows {
             .iter()
             .enumerate()
             .filter(|(at, _)| fills || Some(*at) != arrival)
-            .map(|(at, column)| (column.name.clone(), at))
+            .map(|(at, column)| (column.name.clone().into_bytes(), at))
             .collect();
         Ok(Rows {
             cells: vec![Cell::Missing; columns.len()],
+            guide: Guide::new(columns.len()),
+            required: (0..columns.len()).filter(|at| !columns[*at].nullable).collect(),
             schema,
             columns,
             by_name,
@@ -80,7 +88,7 @@ impl Rows {
             fills,
             guesses: Vec::new(),
             appended: 0,
-            bytes: 0,
+            last: 0,
         })
     }
 
@@ -91,7 +99,25 @@ impl Rows {
 
     /// About how much memory the appended rows take.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        let columns = self.columns.iter();
+        columns.map(|column| column.values.bytes(self.appended)).sum()
+    }
+
+    /// Makes room for a batch like the last, if none has begun.
+    pub fn make_room(&mut self) {
+        if self.appended == 0 {
+            for column in &mut self.columns {
+                column.values.reserve(self.last);
+            }
+        }
+    }
+
+    /// Forgets the rows behind the first `rows`.
+    pub fn truncate(&mut self, rows: usize) {
+        for column in &mut self.columns {
+            column.truncate(rows);
+        }
+        self.appended = rows;
     }
 
     /// Appends the row at `tape[at]`.
@@ -122,7 +148,7 @@ impl Rows {
     ) -> Result<(), RowError> {
         self.begin(arrived);
         for (at, (name, value)) in pairs.iter().enumerate() {
-            if let Some(&column) = self.by_name.get(name.as_ref()) {
+            if let Some(&column) = self.by_name.get(name.as_bytes()) {
                 let cell = self.columns[column].cell_of_text(value, at as u32)?;
                 self.set(column, cell)?;
             }
@@ -134,9 +160,14 @@ impl Rows {
 
     /// Takes the rows appended so far.
     pub fn finish(&mut self) -> Result<RecordBatch> {
-        let columns = self.columns.iter_mut().map(Column::finish).collect();
-        self.appended = 0;
-        self.bytes = 0;
+        let rows = std::mem::take(&mut self.appended);
+        self.last = rows;
+        let columns: Vec<_> = self
+            .columns
+            .iter_mut()
+            .map(|column| column.finish(rows))
+            .collect();
+        let columns = columns.into_iter().collect::<Result<_>>()?;
         RecordBatch::try_new(self.schema.clone(), columns)
             .map_err(|e| Error::bug(format!("rows are checked before they are appended: {e}")))
     }
@@ -183,7 +214,7 @@ impl Rows {
 
     fn append<'a>(&mut self, text: impl Fn(u32) -> &'a str) {
         for (column, cell) in self.columns.iter_mut().zip(&self.cells) {
-            self.bytes += column.append(*cell, &text);
+            column.append(self.appended, *cell, &text);
         }
         self.appended += 1;
     }
@@ -195,7 +226,7 @@ impl Rows {
         {
             return guess.column;
         }
-        let column = self.by_name.get(field).copied();
+        let column = self.by_name.get(field.as_bytes()).copied();
         self.remember(position, field, column);
         column
     }
@@ -213,21 +244,5 @@ impl Rows {
         guess.field.clear();
         guess.field.push_str(field);
         guess.column = column;
-    }
-}
-
-/// Nodes of the tape that a value takes, itself included.
-pub(super) fn nodes(value: &Node<'_>) -> usize {
-    match value {
-        Node::Object { count, .. } | Node::Array { count, .. } => count + 1,
-        _ => 1,
-    }
-}
-
-/// The text at `tape[at]`, where the format of the tape says there is one.
-pub(super) fn text<'a>(tape: &[Node<'a>], at: usize) -> &'a str {
-    match tape[at] {
-        Node::String(text) => text,
-        _ => unreachable!("object keys and text cells are strings"),
     }
 }

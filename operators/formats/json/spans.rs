@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use memchr::{memchr, memchr2};
+
 /// The elements of the outermost array of `body`, which is valid JSON.
 pub(super) fn of_array(body: &[u8]) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
@@ -34,12 +36,62 @@ pub(super) fn of_array(body: &[u8]) -> Vec<Range<usize>> {
 
 /// The lines of `body` that are not blank.
 pub(super) fn of_lines(body: &[u8]) -> impl Iterator<Item = Range<usize>> {
-    let mut start = 0;
-    body.split(|byte| *byte == b'\n').filter_map(move |line| {
-        let span = trim(body, start..start + line.len());
-        start += line.len() + 1;
-        (!span.is_empty()).then_some(span)
+    of_lines_from(body, 0)
+}
+
+/// The lines of `body` from `at` on that are not blank.
+pub(super) fn of_lines_from(body: &[u8], mut at: usize) -> impl Iterator<Item = Range<usize>> {
+    std::iter::from_fn(move || {
+        let start = line_start(body, at)?;
+        let end = memchr(b'\n', &body[start..]).map_or(body.len(), |length| start + length);
+        at = end;
+        Some(trim(body, start..end))
     })
+}
+
+/// The first byte from `at` on that is no blank.
+pub(super) fn line_start(body: &[u8], at: usize) -> Option<usize> {
+    let blanks = body[at..].iter().take_while(|byte| byte.is_ascii_whitespace());
+    let start = at + blanks.count();
+    (start < body.len()).then_some(start)
+}
+
+/// Behind the line break at `at`, if there is nothing but blanks in between.
+pub(super) fn line_end(body: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match body.get(at) {
+            None => return Some(at),
+            Some(b'\n') => return Some(at + 1),
+            Some(byte) if byte.is_ascii_whitespace() => at += 1,
+            Some(_) => return None,
+        }
+    }
+}
+
+/// The comma or bracket behind the element at `at` of an array.
+pub(super) fn element_end(body: &[u8], at: usize) -> Option<usize> {
+    outside(body, at).ok()
+}
+
+/// Whether all brackets of `text` are closed within, and no comma stands outside of them.
+pub(super) fn is_one(text: &[u8]) -> bool {
+    outside(text, 0) == Err(0)
+}
+
+/// The first comma or closing bracket that is in no brackets; or how many brackets are open at the end.
+fn outside(body: &[u8], mut at: usize) -> Result<usize, usize> {
+    let mut depth = 0;
+    while let Some(byte) = body.get(at) {
+        match byte {
+            b'"' => at = string_end(body, at),
+            b'{' | b'[' => depth += 1,
+            b',' | b'}' | b']' if depth == 0 => return Ok(at),
+            b'}' | b']' => depth -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    Err(depth)
 }
 
 /// `span` without the blanks around it.
@@ -65,10 +117,14 @@ fn array_start(body: &[u8]) -> usize {
 /// The closing quote of the string that opens at `at`.
 fn string_end(body: &[u8], at: usize) -> usize {
     let mut at = at + 1;
-    while at < body.len() && body[at] != b'"' {
-        at += if body[at] == b'\\' { 2 } else { 1 };
+    while let Some(length) = body.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += length;
+        if body[at] == b'"' {
+            return at;
+        }
+        at += 2;
     }
-    at
+    body.len()
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ mod yaml;
 pub use self::errors::{Budget, PIPELINE_ERRORS, error_schema};
 pub use self::mapper::LogMapper;
 pub use self::read::Problems;
-pub use self::reader::{Reader, Tables};
+pub use self::reader::Reader;
 pub use self::schema::{Column, From as Origin, LogSchema, NOOP, SourceType, Table};
 
 #[cfg(test)]

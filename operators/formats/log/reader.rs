@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 
-use arrow::array::RecordBatch;
+use millstream_engine::source::Tables;
 use millstream_engine::{Error, Result};
 
 use super::mapper::LogMapper;
@@ -21,9 +21,6 @@ const PIECE_TEXT: u64 = 16 << 20;
 
 /// The longest line, in bytes: several are held in memory at a time.
 const LONGEST_LINE: usize = 64 << 20;
-
-/// Rows of tables.
-pub type Tables = Vec<(String, RecordBatch)>;
 
 /// Reads the rows of tables out of bytes.
 pub struct Reader {

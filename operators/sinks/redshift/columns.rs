@@ -21,6 +21,9 @@ use crate::warehouse::types::{Dialect, SQL, SqlType};
 /// The column that dated runs add where no `date_column` is named.
 pub(super) const RUN_DATE: &str = "run_date";
 
+/// The column that dated runs add to a table that several pipelines share: whose a row is.
+pub(super) const RUN_PIPELINE: &str = "run_pipeline";
+
 /// The staged column that says which of two rows of a load with one key came last.
 pub(super) const ROW_NUMBER: &str = "millstream_row";
 

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Date32Type, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use chrono::NaiveDate;
 use millstream_engine::{Error, Result};
 
-use super::columns::{Column, ROW_NUMBER, RUN_DATE, Staged, written};
+use super::columns::{Column, ROW_NUMBER, RUN_DATE, RUN_PIPELINE, Staged, written};
 use super::table::{Dated, Replace, Target};
 
 /// What rows look like when they are staged.
@@ -21,6 +21,8 @@ pub(super) struct Form {
     key: Vec<usize>,
     /// The column that holds the run's date, in the stream's own rows.
     date: Option<usize>,
+    /// The pipeline, where rows say whose they are.
+    pipeline: Option<String>,
     numbered: bool,
 }
 
@@ -44,6 +46,7 @@ impl Form {
         let date = target.date_column.as_ref().and_then(index);
         Ok(Form {
             date: date.filter(|_| dated.is_some()),
+            pipeline: target.shared.then(|| target.pipeline.clone()),
             dated,
             schema: Arc::new(Schema::new(fields)),
             columns,
@@ -61,7 +64,12 @@ impl Form {
         let date: ArrayRef = Arc::new(Date32Array::from(vec![days(dated.date); rows.num_rows()]));
         let mut fields: Vec<_> = rows.schema_ref().fields().iter().cloned().collect();
         fields.push(Arc::new(Field::new(RUN_DATE, DataType::Date32, false)));
-        let columns = rows.columns().iter().cloned().chain([date]).collect();
+        let mut columns: Vec<ArrayRef> = rows.columns().iter().cloned().chain([date]).collect();
+        if let Some(pipeline) = &self.pipeline {
+            fields.push(Arc::new(Field::new(RUN_PIPELINE, DataType::Utf8, false)));
+            let of_each = vec![pipeline.as_str(); rows.num_rows()];
+            columns.push(Arc::new(StringArray::from(of_each)));
+        }
         self.staged
             .of(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }

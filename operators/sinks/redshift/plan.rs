@@ -9,7 +9,7 @@
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use millstream_engine::{Error, Result};
 
-use super::columns::{Column, ROW_NUMBER, written};
+use super::columns::{Column, ROW_NUMBER, RUN_PIPELINE, written};
 use super::evolve::{Existing, changes};
 use super::sql::{TableName, date, ident, idents, text, time};
 use super::table::{Load, Replace, Target};
@@ -126,9 +126,11 @@ fn delete_date(steps: &mut Steps, target: &Target, day: NaiveDate) -> Result<()>
     let (table, column) = (&target.name, date_column(target)?);
     let next = day + Days::new(1);
     let (from, to) = (date(day), date(next));
-    steps.run(format!(
-        "DELETE FROM {table} WHERE {column} >= {from} AND {column} < {to}"
-    ));
+    let mut delete = format!("DELETE FROM {table} WHERE {column} >= {from} AND {column} < {to}");
+    if target.shared {
+        delete += &format!(" AND {} = {}", ident(RUN_PIPELINE), text(&target.pipeline));
+    }
+    steps.run(delete);
     Ok(())
 }
 

@@ -2,10 +2,11 @@
 
 use chrono::NaiveDate;
 use millstream_engine::sink::SinkContext;
+use millstream_engine::source::ERRORS;
 use millstream_engine::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use super::columns::{Column, Columns, RUN_DATE, Staged};
+use super::columns::{Column, Columns, RUN_DATE, RUN_PIPELINE, Staged};
 use super::options::{Diststyle, Mode, RedshiftOptions};
 use super::sql::{TableName, check_name, check_text};
 use crate::sinks::suggest;
@@ -44,6 +45,9 @@ pub(super) struct Target {
     pub replace: Replace,
     /// The column of a row's date, where there is one.
     pub date_column: Option<String>,
+    /// Other pipelines write to the table, too, as the bad rows of all logs are in one: a run replaces the rows of its
+    /// date that are its pipeline's.
+    pub shared: bool,
     pub iam_role: Option<String>,
     pub retention_days: Option<u32>,
 }
@@ -104,6 +108,8 @@ impl Target {
             check_date_column(&columns, name)?;
         }
         let replace = replaces(options, dated, &find)?;
+        let of_errors = cx.input.ends_with(&format!(".{ERRORS}"));
+        let shared = of_errors && replace == Replace::Date && date_column.is_none();
         if let Replace::Key(names) = &replace {
             for name in names {
                 check_written(&columns, "key", name)?;
@@ -120,6 +126,7 @@ impl Target {
             keys,
             replace,
             date_column: date_column.clone().or(dated.then(|| RUN_DATE.into())),
+            shared,
             iam_role: options.iam_role.clone(),
             retention_days: options.retention_days,
         };
@@ -146,6 +153,11 @@ impl Target {
                 sql: "date".into(),
                 noop: false,
             });
+            columns.extend(shared.then(|| Column {
+                name: RUN_PIPELINE.into(),
+                sql: "varchar(255)".into(),
+                noop: false,
+            }));
         }
         Staged::new(&columns)?;
         Ok((target, columns))

@@ -116,7 +116,7 @@ fn context(case: &Value) -> SinkContext {
         attempt: 1,
     });
     SinkContext {
-        input: "log.people".into(),
+        input: case["input"].as_str().unwrap_or("log.people").into(),
         run,
         ..cx
     }

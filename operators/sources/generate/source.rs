@@ -130,6 +130,7 @@ impl Reader {
         self.read += numbers.len() as u64;
         let rows = self.shared.generator.rows(&numbers);
         Some(rows.map(|rows| SourceBatch {
+            tables: Vec::new(),
             rows,
             invalid: None,
             offset: Offset(self.read.to_string()),

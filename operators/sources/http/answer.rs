@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -98,14 +98,14 @@ pub(super) fn options(allow: &'static str) -> Answer {
     answer
 }
 
-/// Lets the page that sent the request read the answer, if its origin is one that is allowed. `sendBeacon` sends credentials, so
+/// Lets the page of `origin`, that sent the request, read the answer, if it is one that is allowed. `sendBeacon` sends credentials, so
 /// the origin is named and `*` is not enough.
 pub(super) fn allow_origin(
     answer: &mut Answer,
-    request: &HeaderMap,
+    origin: Option<&HeaderValue>,
     allows: impl FnOnce(&HeaderValue) -> bool,
 ) {
-    let Some(origin) = request.get(header::ORIGIN) else {
+    let Some(origin) = origin else {
         return;
     };
     let headers = answer.headers_mut();
@@ -133,11 +133,17 @@ struct Failed<'a> {
 
 impl Replies {
     pub fn of(&self, decoded: &Decoded) -> Answer {
-        let body = match decoded.failed.is_empty() && decoded.rows < READY_REPLIES {
-            true => self.ready(decoded.rows),
-            false => write_reply(decoded).into(),
-        };
-        json(StatusCode::OK, body)
+        let body = self.all_good(decoded);
+        json(
+            StatusCode::OK,
+            body.unwrap_or_else(|| write_reply(decoded).into()),
+        )
+    }
+
+    /// The body for rows that are all good, if it is one that is kept ready.
+    pub fn all_good(&self, decoded: &Decoded) -> Option<Bytes> {
+        let kept = decoded.failed.is_empty() && decoded.rows < READY_REPLIES;
+        kept.then(|| self.ready(decoded.rows))
     }
 
     fn ready(&self, rows: usize) -> Bytes {

@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 use millstream_engine::source::PartitionId;
 use millstream_engine::time::Timestamp;
 use millstream_engine::{Error, Result};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tracing::error;
 
 use super::endpoint::{BatchInFlight, Endpoint, partition_of};
 use super::limits::Limits;
 use super::options::Ack;
 use super::request::Pairs;
+use super::verdict::{Awaited, Judge, NotTaken, Verdict};
 use crate::formats::json::{BodyError, Decoded, Decoder, RowError};
 use crate::log::Appended;
 use crate::sources::invalid::InvalidRows;
@@ -34,22 +35,10 @@ use crate::sources::invalid::InvalidRows;
 /// space at the default interval, short enough not to lose the client.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
-/// What becomes of a batch, for each request that waits for it.
-pub(super) type Verdict = Result<(), NotTaken>;
-
-/// Why a batch was not written.
-#[derive(Clone, Debug)]
-pub(super) enum NotTaken {
-    /// The log is full or closing.
-    Busy { message: String, after: Duration },
-    /// Something that needs a person; it has been logged.
-    Failed,
-}
-
 /// A request's rows: what became of each, and where to wait until the good ones are safe.
 pub(super) struct Taken {
     pub decoded: Decoded,
-    pub verdict: oneshot::Receiver<Verdict>,
+    pub verdict: Awaited,
 }
 
 /// One source in one lane.
@@ -77,7 +66,8 @@ struct Backlog {
 struct Open {
     decoder: Decoder,
     invalid: InvalidRows,
-    waiting: Vec<oneshot::Sender<Verdict>>,
+    /// Tells the requests in it.
+    judge: Judge,
     /// Requests so far, to see whether more came during a pause.
     requests: u64,
     /// Whether a task is there to write the batch.
@@ -100,7 +90,7 @@ impl LaneSource {
             open: RefCell::new(Open {
                 decoder,
                 invalid: InvalidRows::default(),
-                waiting: Vec::new(),
+                judge: Judge::default(),
                 requests: 0,
                 attended: false,
             }),
@@ -193,10 +183,9 @@ impl LaneSource {
         Taken { decoded, verdict }
     }
 
-    fn await_verdict(self: &Rc<Self>) -> oneshot::Receiver<Verdict> {
-        let (sender, verdict) = oneshot::channel();
+    fn await_verdict(self: &Rc<Self>) -> Awaited {
         let mut open = self.open.borrow_mut();
-        open.waiting.push(sender);
+        let verdict = open.judge.admit();
         open.requests += 1;
         drop(open);
         let unanswered = &self.backlog.unanswered;
@@ -230,7 +219,7 @@ impl LaneSource {
 
     fn is_empty(&self) -> bool {
         let open = self.open.borrow();
-        open.decoder.is_empty() && open.invalid.is_empty() && open.waiting.is_empty()
+        open.decoder.is_empty() && open.invalid.is_empty() && open.judge.requests() == 0
     }
 
     /// Lets the requests that are ready join, as long as there are any and `commit_linger` allows.
@@ -247,7 +236,7 @@ impl LaneSource {
     fn write(&self) -> Written {
         let mut open = self.open.borrow_mut();
         let in_flight = self.endpoint.begin_batch();
-        let waiting = std::mem::take(&mut open.waiting);
+        let judge = std::mem::take(&mut open.judge);
         // Both are taken whatever happens, so that one failing does not shift the rows of the next batch.
         let (rows, invalid) = (open.decoder.finish(), open.invalid.finish());
         let appended = match (rows, invalid) {
@@ -261,7 +250,7 @@ impl LaneSource {
         Written {
             appended,
             waiting: Waiting {
-                requests: waiting,
+                judge,
                 backlog: self.backlog.clone(),
             },
             wait: self.endpoint.options.ack != Ack::Memory,
@@ -326,18 +315,15 @@ impl Written {
 
 /// The requests of a batch.
 struct Waiting {
-    requests: Vec<oneshot::Sender<Verdict>>,
+    judge: Judge,
     backlog: Rc<Backlog>,
 }
 
 impl Waiting {
     fn tell(self, verdict: Verdict) {
         let unanswered = &self.backlog.unanswered;
-        unanswered.set(unanswered.get() - self.requests.len());
-        for request in self.requests {
-            // A client that went away does not wait any more.
-            let _ = request.send(verdict.clone());
-        }
+        unanswered.set(unanswered.get() - self.judge.requests());
+        self.judge.tell(verdict);
     }
 }
 

@@ -48,7 +48,26 @@ pub(super) struct Buffered {
     pub bytes: Cell<usize>,
 }
 
-struct Share<'a>(&'a Buffered, usize);
+/// What one connection has of them.
+pub(super) struct Share<'a>(&'a Buffered, usize);
+
+impl<'a> Share<'a> {
+    pub fn of(buffered: &'a Buffered) -> Share<'a> {
+        Share(buffered, 0)
+    }
+
+    /// Holds so many bytes from now on; refused if that is too much for the lane.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Refused> {
+        let Share(buffered, held) = self;
+        let all = buffered.bytes.get() - *held + bytes;
+        buffered.bytes.set(all);
+        *held = bytes;
+        if all > buffered.limit {
+            return Err(crowded());
+        }
+        Ok(())
+    }
+}
 
 impl Drop for Share<'_> {
     fn drop(&mut self) {
@@ -71,10 +90,8 @@ pub(super) async fn read(
     if let Some(read) = reading.as_mut().now_or_never() {
         return read;
     }
-    tokio::time::timeout(timeout, reading).await.unwrap_or_else(|_| {
-        let reason = format!("the body did not arrive within {timeout:?}");
-        Err(refused(StatusCode::REQUEST_TIMEOUT, reason, Bytes::new()))
-    })
+    let read = tokio::time::timeout(timeout, reading).await;
+    read.unwrap_or_else(|_| Err(too_slow(timeout)))
 }
 
 async fn collect(mut body: Incoming, limit: usize, buffered: &Buffered) -> Result<Bytes, Refused> {
@@ -87,18 +104,15 @@ async fn collect(mut body: Incoming, limit: usize, buffered: &Buffered) -> Resul
     let Some(second) = next(&mut body).await? else {
         return Ok(first);
     };
-    let mut share = Share(buffered, 0);
+    let mut share = Share::of(buffered);
+    let first_bytes = first.len();
     let mut whole = BytesMut::from(&first[..]);
     let mut piece = Some(second);
     while let Some(bytes) = piece {
         if whole.len() + bytes.len() > limit {
             return Err(too_large(limit, whole.freeze()));
         }
-        buffered.bytes.set(buffered.bytes.get() + bytes.len());
-        share.1 += bytes.len();
-        if buffered.bytes.get() > buffered.limit {
-            return Err(crowded());
-        }
+        share.hold(whole.len() - first_bytes + bytes.len())?;
         whole.extend_from_slice(&bytes);
         piece = next(&mut body).await?;
     }
@@ -164,6 +178,11 @@ fn refused(status: StatusCode, reason: String, bytes: Bytes) -> Refused {
 fn too_large(limit: usize, bytes: Bytes) -> Refused {
     let reason = format!("the body is larger than {limit} bytes; send fewer rows in one request");
     refused(StatusCode::PAYLOAD_TOO_LARGE, reason, bytes)
+}
+
+pub(super) fn too_slow(timeout: Duration) -> Refused {
+    let reason = format!("the body did not arrive within {timeout:?}");
+    refused(StatusCode::REQUEST_TIMEOUT, reason, Bytes::new())
 }
 
 fn crowded() -> Refused {

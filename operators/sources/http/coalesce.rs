@@ -46,6 +46,7 @@ fn rows(run: &[Frame]) -> usize {
 fn join(run: Vec<Frame>) -> Result<SourceBatch> {
     let last = run.last().ok_or_else(|| Error::bug("a batch of no frames"))?;
     Ok(SourceBatch {
+        tables: Vec::new(),
         offset: Offset((last.seq + 1).to_string()),
         invalid: concat(run.iter().filter_map(|frame| frame.invalid.as_ref()))?,
         rows: concat(run.iter().map(|frame| &frame.rows))?

@@ -1,5 +1,5 @@
 //! One connection: HTTP/1.1 with keep-alive and pipelining, or HTTP/2 with prior knowledge, told apart by
-//! the first bytes.
+//! the first bytes. HTTP/1.1 begins in `plain`, and goes on with hyper when something comes that is not for that.
 //!
 //! A client that sends no request in time is closed, with 408 if it had begun one. A client that is
 //! refused may still be writing its body: what comes is read and thrown away for a moment, because
@@ -25,13 +25,15 @@ use tokio::time::timeout;
 
 use super::answer::Answer;
 use super::lane::Lane;
+use super::plain::{self, End};
 use super::request;
+use super::rewound::Rewound;
 
 /// The first bytes of HTTP/2 (RFC 9113, section 3.4); no method of HTTP/1 begins like this.
 const H2_PREFACE: &[u8] = b"PRI ";
 
 /// Largest head of a request. Beacons carry cookies and long URLs, rarely beyond 8 KiB.
-const HEAD_BYTES: usize = 64 << 10;
+pub(super) const HEAD_BYTES: usize = 64 << 10;
 
 /// Read buffer of an HTTP/1 connection; hyper grows it from 8 KiB up to this.
 const READ_BUFFER_BYTES: usize = 256 << 10;
@@ -57,7 +59,7 @@ pub(super) async fn turn_away(lane: Rc<Lane>, mut stream: TcpStream) {
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: IpAddr) {
+pub(super) async fn serve(lane: Rc<Lane>, mut stream: TcpStream, peer: IpAddr) {
     // Answers are small and complete; waiting to fill a segment only delays them.
     let _ = stream.set_nodelay(true);
     let first = timeout(lane.limits().header_timeout, is_h2(&stream));
@@ -67,7 +69,11 @@ pub(super) async fn serve(lane: Rc<Lane>, stream: TcpStream, peer: IpAddr) {
     };
     match first {
         Ok(Ok(true)) => serve_h2(lane, stream, peer).await,
-        Ok(Ok(false)) => serve_h1(lane, stream, peer).await,
+        Ok(Ok(false)) => match plain::serve(&lane, &mut stream, peer).await {
+            End::Over => drop(stream.shutdown().await),
+            End::Refused => drain(&lane, stream).await,
+            End::Other(read) => serve_h1(lane, Rewound::new(read, stream), peer).await,
+        },
         // Silent for too long, or gone.
         Err(_) | Ok(Err(_)) => drain(&lane, stream).await,
     }
@@ -84,7 +90,7 @@ async fn is_h2(stream: &TcpStream) -> std::io::Result<bool> {
     }
 }
 
-async fn serve_h1(lane: Rc<Lane>, stream: TcpStream, peer: IpAddr) {
+async fn serve_h1(lane: Rc<Lane>, stream: Rewound, peer: IpAddr) {
     let refused = Rc::new(Cell::new(false));
     let service = service_fn({
         let (lane, refused) = (lane.clone(), refused.clone());
@@ -122,7 +128,7 @@ async fn serve_h1(lane: Rc<Lane>, stream: TcpStream, peer: IpAddr) {
     })
     .await;
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
+    let mut stream = parts.io.into_inner().into_stream();
     match ended {
         Err(e) if e.is_timeout() && !parts.read_buf.is_empty() => {
             lane.stats().answered(408);
@@ -178,7 +184,7 @@ async fn answer(lane: &Lane, peer: IpAddr, request: Request<Incoming>) -> Answer
     answer
 }
 
-fn is_refusal(answer: &Answer) -> bool {
+pub(super) fn is_refusal(answer: &Answer) -> bool {
     answer.status().is_client_error() || answer.status().is_server_error()
 }
 

@@ -19,6 +19,7 @@ use super::limits::Limits;
 use super::options::GIF;
 use super::reads::Reads;
 use super::stats::LaneStats;
+use super::wire::Date;
 
 /// What all lanes share.
 pub(super) struct Shared {
@@ -37,9 +38,52 @@ pub(super) struct Lane {
     pub index: usize,
     pub replies: Replies,
     pub buffered: Buffered,
+    pub date: Date,
+    pub memory: Memory,
     epoch: Cell<usize>,
     table: RefCell<Arc<Table>>,
     sources: RefCell<HashMap<String, Rc<LaneSource>>>,
+}
+
+/// Memory that the connections of a lane use in turns, so that one without a request in the middle has none.
+pub(super) struct Memory {
+    /// What a read brings.
+    pub read: RefCell<Vec<u8>>,
+    /// Answers on their way.
+    pub written: RefCell<Vec<u8>>,
+    spare: RefCell<Vec<Vec<u8>>>,
+}
+
+/// Read at once: three requests of 500 rows.
+const READ_BYTES: usize = 256 << 10;
+/// Buffers that are kept for requests that come in pieces, and the largest that is kept: 16 MiB in all.
+const SPARES: usize = 64;
+const SPARE_BYTES: usize = 256 << 10;
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory {
+            read: RefCell::new(vec![0; READ_BYTES]),
+            written: RefCell::default(),
+            spare: RefCell::default(),
+        }
+    }
+}
+
+impl Memory {
+    /// An empty buffer.
+    pub fn take(&self) -> Vec<u8> {
+        self.spare.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives a buffer back.
+    pub fn give(&self, mut buffer: Vec<u8>) {
+        let mut spare = self.spare.borrow_mut();
+        if (1..=SPARE_BYTES).contains(&buffer.capacity()) && spare.len() < SPARES {
+            buffer.clear();
+            spare.push(buffer);
+        }
+    }
 }
 
 /// Where a path leads.
@@ -60,6 +104,8 @@ impl Lane {
         Lane {
             index,
             replies: Replies::default(),
+            date: Date::new(),
+            memory: Memory::default(),
             buffered: Buffered {
                 limit: shared.limits.buffered_bytes,
                 bytes: Cell::new(0),

@@ -6,15 +6,17 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use http::header::ORIGIN;
 use http::{Method, Request, StatusCode, request};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 
 use super::answer::{self, Answer};
-use super::batch::{LaneSource, NotTaken, Taken};
+use super::batch::{LaneSource, Taken};
 use super::body::{self, Refused};
 use super::lane::{Found, Lane};
 use super::options::HEALTH_PATHS;
+use super::verdict::{NotTaken, Verdict};
 use crate::formats::json::{BodyError, Decoded, RowError};
 
 /// What a client of a restarting pipeline is told to wait.
@@ -38,7 +40,9 @@ pub(super) async fn answer(lane: &Lane, peer: IpAddr, request: Request<Incoming>
         Found::Unknown => {
             if let Some(reads) = lane.shared.reads.get().filter(|reads| reads.take(path)) {
                 let mut answer = reads.answer(&head).await;
-                answer::allow_origin(&mut answer, &head.headers, |origin| lane.allows(origin));
+                answer::allow_origin(&mut answer, head.headers.get(ORIGIN), |origin| {
+                    lane.allows(origin)
+                });
                 return answer;
             }
             let message = format!("no source has the path {path:?}");
@@ -56,7 +60,9 @@ pub(super) async fn answer(lane: &Lane, peer: IpAddr, request: Request<Incoming>
         (true, _) => answer::method_not_allowed(GIF_METHODS),
     };
     let options = &source.endpoint.options;
-    answer::allow_origin(&mut answer, &head.headers, |origin| options.allows(origin));
+    answer::allow_origin(&mut answer, head.headers.get(ORIGIN), |origin| {
+        options.allows(origin)
+    });
     answer
 }
 
@@ -81,23 +87,47 @@ async fn post(
         Ok(body) => body,
         Err(refused) => return refuse(lane, source, peer, refused),
     };
-    if source.endpoint.closed.is_cancelled() {
-        return away();
-    }
-    if let Some(full) = source.is_full() {
-        return not_taken(full);
-    }
-    match source.take_body(&body, peer) {
+    match take_body(lane, source, peer, &body) {
         Ok(taken) => settle(lane, taken, |decoded| lane.replies.of(decoded)).await,
-        Err(e) => {
-            lane.stats().invalid.fetch_add(1, Relaxed);
-            let status = match e {
-                BodyError::TooManyRows { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-                BodyError::Unreadable(_) | BodyError::Empty => StatusCode::BAD_REQUEST,
-            };
-            answer::error(status, &e.to_string())
-        }
+        Err(answer) => answer,
     }
+}
+
+/// Takes the rows of a body as it was sent, or says what to answer at once.
+pub(super) fn take_sent(
+    lane: &Lane,
+    source: &Rc<LaneSource>,
+    peer: IpAddr,
+    body: &[u8],
+) -> Result<Taken, Answer> {
+    lane.stats().bytes.fetch_add(body.len() as u64, Relaxed);
+    take_body(lane, source, peer, body)
+}
+
+/// Takes the rows of a body, or says what to answer at once.
+fn take_body(lane: &Lane, source: &Rc<LaneSource>, peer: IpAddr, body: &[u8]) -> Result<Taken, Answer> {
+    is_taking(source)?;
+    source.take_body(body, peer).map_err(|e| {
+        lane.stats().invalid.fetch_add(1, Relaxed);
+        let status = match e {
+            BodyError::TooManyRows { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::Unreadable(_) | BodyError::Empty => StatusCode::BAD_REQUEST,
+        };
+        answer::error(status, &e.to_string())
+    })
+}
+
+/// Takes the row of a query string, or says what to answer at once.
+pub(super) fn take_query(source: &Rc<LaneSource>, peer: IpAddr, query: &str) -> Result<Taken, Answer> {
+    is_taking(source)?;
+    Ok(source.take_query(query, peer))
+}
+
+fn is_taking(source: &LaneSource) -> Result<(), Answer> {
+    if source.endpoint.closed.is_cancelled() {
+        return Err(away());
+    }
+    source.is_full().map_or(Ok(()), |full| Err(not_taken(full)))
 }
 
 async fn read_body(
@@ -126,38 +156,36 @@ fn refuse(lane: &Lane, source: &Rc<LaneSource>, peer: IpAddr, refused: Refused) 
 
 /// The pixel, whatever the row: a browser shows it either way, and a bad row goes to the invalid ones.
 async fn gif_row(lane: &Lane, source: &Rc<LaneSource>, peer: IpAddr, head: &request::Parts) -> Answer {
-    if source.endpoint.closed.is_cancelled() {
-        return away();
+    match take_query(source, peer, head.uri.query().unwrap_or_default()) {
+        Ok(taken) => settle(lane, taken, |_| answer::pixel()).await,
+        Err(answer) => answer,
     }
-    if let Some(full) = source.is_full() {
-        return not_taken(full);
-    }
-    let taken = source.take_query(head.uri.query().unwrap_or_default(), peer);
-    settle(lane, taken, |_| answer::pixel()).await
 }
 
 /// Waits until the rows are safe, then answers `with` what became of each.
 async fn settle(lane: &Lane, taken: Taken, with: impl FnOnce(&Decoded) -> Answer) -> Answer {
     let Taken { decoded, verdict } = taken;
-    match verdict.await {
-        Ok(Ok(())) => {
-            let invalid = decoded.failed.len();
-            lane.stats()
-                .rows
-                .fetch_add((decoded.rows - invalid) as u64, Relaxed);
-            lane.stats().invalid.fetch_add(invalid as u64, Relaxed);
-            with(&decoded)
-        }
-        Ok(Err(why)) => not_taken(why),
-        // The lane is ending and dropped the batch.
-        Err(_) => away(),
+    match settled(lane, &decoded, verdict.await) {
+        Ok(()) => with(&decoded),
+        Err(answer) => answer,
     }
+}
+
+/// Counts rows that are safe, or says what to answer when they are not.
+pub(super) fn settled(lane: &Lane, decoded: &Decoded, verdict: Verdict) -> Result<(), Answer> {
+    verdict.map_err(not_taken)?;
+    let invalid = decoded.failed.len();
+    let good = decoded.rows - invalid;
+    lane.stats().rows.fetch_add(good as u64, Relaxed);
+    lane.stats().invalid.fetch_add(invalid as u64, Relaxed);
+    Ok(())
 }
 
 fn not_taken(why: NotTaken) -> Answer {
     match why {
         NotTaken::Busy { message, after } => answer::busy(&message, after),
         NotTaken::Failed => broken(),
+        NotTaken::Dropped => away(),
     }
 }
 

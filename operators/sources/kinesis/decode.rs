@@ -73,6 +73,7 @@ impl Decoding {
 
     fn close(&mut self, position: &Position) -> Result<SourceBatch> {
         Ok(SourceBatch {
+            tables: Vec::new(),
             rows: self.decoder.finish()?,
             invalid: self.invalid.finish()?,
             offset: position.offset(),

@@ -8,15 +8,19 @@
 //! Rows without `received_at` take the time at which their object was last modified, which is the same however often it
 //! is read.
 //!
+//! Lines of a log feed the tables of a schema (`logs`), each a stream of its own.
+//!
 //! | what fails | what happens |
 //! |---|---|
-//! | a row | it goes to `<source>.invalid`, with object and line |
+//! | a row | it goes to `<source>.invalid`, with object and line; of a log to the table `pipeline_errors` |
+//! | more rows of a log than `max_errors` | an error of class data |
 //! | bytes in the middle of an object; an object that is removed or overwritten while it waits | the rows in front of it are kept, the rest is one invalid row |
 //! | the network, a disk | the object is read again from the last row that came through |
 //! | a bucket that is not there or must not be read | an error of configuration |
 
 mod finder;
 mod known;
+mod logs;
 mod names;
 mod notices;
 mod options;
@@ -28,9 +32,13 @@ mod store;
 
 use std::sync::Arc;
 
-use millstream_engine::source::{Source, SourceConnector, SourceContext, options as typed};
+use arrow::datatypes::SchemaRef;
+use millstream_engine::source::{
+    RECEIVED_AT, Source, SourceConnector, SourceContext, Tables, options as typed,
+};
 use millstream_engine::{Error, Result};
 
+use self::options::Settings;
 pub use self::options::{FileOptions, Format, S3Options};
 use self::source::ObjectSource;
 use crate::formats::json::Decoder;
@@ -55,8 +63,15 @@ impl SourceConnector for S3Connector {
     }
 
     fn check(&self, cx: &SourceContext) -> Result<()> {
-        typed::<S3Options>(&cx.options)?.check()?;
-        Decoder::filling_arrival(cx.schema.clone()).map(drop)
+        check(&typed::<S3Options>(&cx.options)?.check()?, cx)
+    }
+
+    fn tables(&self, cx: &SourceContext) -> Result<Option<Vec<(String, SchemaRef)>>> {
+        tables(&typed::<S3Options>(&cx.options)?.check()?)
+    }
+
+    fn tables_of(&self, cx: &SourceContext, lines: &[String]) -> Result<Vec<Tables>> {
+        tables_of(&typed::<S3Options>(&cx.options)?.check()?, lines)
     }
 
     fn is_bounded(&self, options: &serde_json::Value) -> bool {
@@ -65,7 +80,7 @@ impl SourceConnector for S3Connector {
 
     fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>> {
         let settings = typed::<S3Options>(&cx.options)?.check()?;
-        Ok(Arc::new(ObjectSource::new(settings, cx)))
+        Ok(Arc::new(ObjectSource::new(settings, cx)?))
     }
 }
 
@@ -83,8 +98,15 @@ impl SourceConnector for FileConnector {
     }
 
     fn check(&self, cx: &SourceContext) -> Result<()> {
-        typed::<FileOptions>(&cx.options)?.check()?;
-        Decoder::filling_arrival(cx.schema.clone()).map(drop)
+        check(&typed::<FileOptions>(&cx.options)?.check()?, cx)
+    }
+
+    fn tables(&self, cx: &SourceContext) -> Result<Option<Vec<(String, SchemaRef)>>> {
+        tables(&typed::<FileOptions>(&cx.options)?.check()?)
+    }
+
+    fn tables_of(&self, cx: &SourceContext, lines: &[String]) -> Result<Vec<Tables>> {
+        tables_of(&typed::<FileOptions>(&cx.options)?.check()?, lines)
     }
 
     fn is_bounded(&self, options: &serde_json::Value) -> bool {
@@ -93,7 +115,7 @@ impl SourceConnector for FileConnector {
 
     fn open(&self, cx: SourceContext) -> Result<Arc<dyn Source>> {
         let settings = typed::<FileOptions>(&cx.options)?.check()?;
-        Ok(Arc::new(ObjectSource::new(settings, cx)))
+        Ok(Arc::new(ObjectSource::new(settings, cx)?))
     }
 }
 
@@ -112,6 +134,31 @@ pub async fn exists(url: &str) -> Result<bool> {
     let key: Vec<&str> = key.split('/').filter(|part| !part.is_empty()).collect();
     let store = store::Store::s3(bucket.into(), crate::aws::AwsOptions::default());
     Ok(store.head(&key.join("/")).await?.is_some())
+}
+
+fn check(settings: &Settings, cx: &SourceContext) -> Result<()> {
+    let Some(log) = &settings.log else {
+        return Decoder::filling_arrival(cx.schema.clone()).map(drop);
+    };
+    log.schema()?;
+    if cx.schema.fields().iter().any(|field| field.name() != RECEIVED_AT) {
+        let why = "columns are not for format = \"log\"; the schema says what rows are made of";
+        return Err(Error::config(why));
+    }
+    Ok(())
+}
+
+/// The tables of a log.
+fn tables(settings: &Settings) -> Result<Option<Vec<(String, SchemaRef)>>> {
+    let log = settings.log.as_ref();
+    log.map(|log| Ok(log.schema()?.arrow())).transpose()
+}
+
+fn tables_of(settings: &Settings, lines: &[String]) -> Result<Vec<Tables>> {
+    match &settings.log {
+        Some(log) => log.open()?.lines("test.json", lines),
+        None => Err(Error::bug("only a log feeds tables")),
+    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use millstream_engine::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::logs::LogOptions;
 use super::names::{Selection, Selections};
 use crate::aws::AwsOptions;
 
@@ -38,6 +39,12 @@ pub struct S3Options {
     /// The JSON key that holds the array of rows, for objects that are envelopes.
     #[serde(default)]
     pub records: Option<String>,
+    /// `log`: the schema of the tables that lines feed: a path, or `s3://bucket/key`.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// `log`: how many rows of a run may be bad; one more ends it. Absent: any number.
+    #[serde(default)]
+    pub max_errors: Option<u64>,
     /// An object that appears this much later than the newest one known, by its last-modified time, is not read: what
     /// was read before that time is not remembered.
     #[serde(default = "default_settle")]
@@ -70,6 +77,12 @@ pub struct FileOptions {
     /// The JSON key that holds the array of rows, for files that are envelopes.
     #[serde(default)]
     pub records: Option<String>,
+    /// `log`: the schema of the tables that lines feed: a path, or `s3://bucket/key`.
+    #[serde(default)]
+    pub schema: Option<String>,
+    /// `log`: how many rows of a run may be bad; one more ends it. Absent: any number.
+    #[serde(default)]
+    pub max_errors: Option<u64>,
 }
 
 /// One path or several.
@@ -110,6 +123,8 @@ pub enum Format {
     Csv,
     /// Apache Parquet.
     Parquet,
+    /// One JSON object per line, which feeds the tables of a `schema`.
+    Log,
 }
 
 fn default_poll() -> Span {
@@ -129,6 +144,15 @@ pub(super) struct Settings {
     pub poll: Duration,
     pub format: Option<Format>,
     pub records: Option<String>,
+    pub log: Option<LogOptions>,
+}
+
+/// What is said of how rows are written.
+struct Written {
+    format: Option<Format>,
+    records: Option<String>,
+    schema: Option<String>,
+    max_errors: Option<u64>,
 }
 
 /// Where objects are.
@@ -174,18 +198,20 @@ impl S3Options {
             }
         }
         self.aws.check()?;
+        let aws = self.aws.clone();
         let place = Place::S3 {
             bucket,
             aws: self.aws,
             queue,
             settle: self.settle.0,
         };
-        settings(
-            place,
-            selections,
-            (self.follow, self.poll),
-            (self.format, self.records),
-        )
+        let written = Written {
+            format: self.format,
+            records: self.records,
+            schema: self.schema,
+            max_errors: self.max_errors,
+        };
+        settings(place, selections, (self.follow, self.poll), written, aws)
     }
 }
 
@@ -202,12 +228,14 @@ impl FileOptions {
             }
             selections.push(Selection::new(path, self.include.as_deref())?);
         }
-        settings(
-            Place::Disk,
-            selections,
-            (self.follow, self.poll),
-            (self.format, self.records),
-        )
+        let written = Written {
+            format: self.format,
+            records: self.records,
+            schema: self.schema,
+            max_errors: self.max_errors,
+        };
+        let (aws, follow) = (AwsOptions::default(), (self.follow, self.poll));
+        settings(Place::Disk, selections, follow, written, aws)
     }
 }
 
@@ -250,7 +278,8 @@ fn settings(
     place: Place,
     selections: Vec<Selection>,
     (follow, poll): (bool, Span),
-    (format, records): (Option<Format>, Option<String>),
+    written: Written,
+    aws: AwsOptions,
 ) -> Result<Settings> {
     if selections.is_empty() {
         return Err(no_path());
@@ -258,12 +287,44 @@ fn settings(
     if poll.0 < SHORTEST_POLL {
         return Err(Error::config(format!("poll must be at least {SHORTEST_POLL:?}")));
     }
+    let log = written.log(aws)?;
     Ok(Settings {
         place,
         selections: Selections(selections),
         follow,
         poll: poll.0,
-        format,
-        records,
+        format: written.format,
+        records: written.records,
+        log,
     })
+}
+
+impl Written {
+    /// What is said of a log, if it is one.
+    fn log(&self, aws: AwsOptions) -> Result<Option<LogOptions>> {
+        let is_log = self.format == Some(Format::Log);
+        match (&self.schema, is_log) {
+            (None, false) if self.max_errors.is_some() => {
+                let why =
+                    "max_errors is for format = \"log\"; bad rows of others are in the stream `.invalid`";
+                Err(Error::config(why))
+            }
+            (None, false) => Ok(None),
+            (Some(_), false) => Err(Error::config(
+                "schema is for format = \"log\"; add that, or leave it out",
+            )),
+            (None, true) => {
+                let why = "format = \"log\" needs a schema; write one by `millstream schema infer` and name it here";
+                Err(Error::config(why))
+            }
+            (Some(_), true) if self.records.is_some() => Err(Error::config(
+                "records is not for format = \"log\"; the schema says what rows are made of",
+            )),
+            (Some(schema), true) => Ok(Some(LogOptions {
+                schema: schema.strip_prefix("file://").unwrap_or(schema).into(),
+                max_errors: self.max_errors,
+                aws,
+            })),
+        }
+    }
 }

@@ -11,15 +11,17 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::StreamExt;
 use millstream_engine::metrics::Counters;
-use millstream_engine::source::SourceBatch;
+use millstream_engine::source::{SourceBatch, Tables};
 use millstream_engine::{Error, ErrorClass, Result};
 use tokio::sync::mpsc;
 
+use super::logs::Log;
 use super::options::Format;
 use super::progress::{At, Object};
 use super::store::{Failure, Store};
 use crate::formats::files::{self, Packing};
 use crate::formats::json::{self, Decoder};
+use crate::formats::log;
 use crate::formats::{Absent, Piece, Place, csv, parquet};
 use crate::sources::invalid::InvalidRows;
 
@@ -38,6 +40,7 @@ pub(super) struct Job {
     pub schema: SchemaRef,
     pub format: Option<Format>,
     pub records: Option<String>,
+    pub log: Option<Arc<Log>>,
     pub object: Object,
     pub at: At,
     pub counters: Counters,
@@ -64,7 +67,7 @@ pub(super) async fn read(job: Job, to: Batches) {
     let last = match over {
         Ok(Over::Unwanted) => return,
         Ok(Over::Read) => job.end(None),
-        Err((line, e)) if e.class() == ErrorClass::Data => job.end(Some((line, &e))),
+        Err((line, e)) if e.class() == ErrorClass::Data && !job.is_over_budget() => job.end(Some((line, &e))),
         Err((_, e)) => Err(e),
     };
     // Nobody wants it: it will be read again.
@@ -84,8 +87,17 @@ impl Job {
         self.format.or_else(named).unwrap_or(Format::Ndjson)
     }
 
-    /// A batch of a piece; `at` is behind it.
-    fn batch(&self, piece: Piece, at: At) -> Result<SourceBatch> {
+    /// Whether more rows were bad than may be: then it is no damage to one object.
+    fn is_over_budget(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_over_budget())
+    }
+
+    /// A batch of a part; `at` is behind it.
+    fn batch(&self, part: Part, at: At) -> Result<SourceBatch> {
+        let piece = match part {
+            Part::Rows(piece) => piece,
+            Part::Tables(tables) => return Ok(self.tables(tables, at)),
+        };
         let mut invalid = InvalidRows::default();
         for row in &piece.bad {
             let (Place::Line(n) | Place::Row(n)) = row.place;
@@ -95,8 +107,18 @@ impl Job {
         Ok(SourceBatch {
             rows: piece.rows,
             invalid: invalid.finish()?,
+            tables: Vec::new(),
             offset: self.object.offset(at),
         })
+    }
+
+    fn tables(&self, tables: Tables, at: At) -> SourceBatch {
+        SourceBatch {
+            rows: RecordBatch::new_empty(Arc::clone(&self.schema)),
+            invalid: None,
+            tables,
+            offset: self.object.offset(at),
+        }
     }
 
     /// The last batch: nothing more, or why nothing more can be read.
@@ -108,11 +130,16 @@ impl Job {
             tracing::warn!(origin, error = %e, "the rest of an object cannot be read");
             let reason = format!("unreadable: {e}");
             self.counters.add("objects_damaged", 1);
+            if let Some(log) = &self.log {
+                let name = self.store.url(&self.object.key);
+                return Ok(self.tables(log.unreadable(&name, line, &e.to_string())?, At::End));
+            }
             invalid.push(self.object.modified, &origin, &reason, b"");
         }
         Ok(SourceBatch {
             rows: RecordBatch::new_empty(Arc::clone(&self.schema)),
             invalid: invalid.finish()?,
+            tables: Vec::new(),
             offset: self.object.offset(At::End),
         })
     }
@@ -137,7 +164,7 @@ impl Job {
 async fn of_text(job: &Arc<Job>, format: Format, to: &Batches) -> Result<Over, Failed> {
     let from = match (job.at, format) {
         // The header of CSV is at the start.
-        (At::Byte { byte, .. }, Format::Ndjson) => byte,
+        (At::Byte { byte, .. }, Format::Ndjson | Format::Log) => byte,
         _ => 0,
     };
     let download = job.store.download(&job.object, from).await;
@@ -162,14 +189,20 @@ fn decode(
     line: &mut u64,
 ) -> Result<Over> {
     let mut text = Text::open(job, format, bytes)?;
-    while let Some(piece) = text.next(job)? {
+    while let Some(part) = text.next(job)? {
         let at = text.at();
-        if to.blocking_send(job.batch(piece, at)).is_err() {
+        if to.blocking_send(job.batch(part, at)).is_err() {
             return Ok(Over::Unwanted);
         }
         *line = text.position().0;
     }
     Ok(Over::Read)
+}
+
+/// What is read together.
+enum Part {
+    Rows(Piece),
+    Tables(Tables),
 }
 
 /// A reader of text, at a place.
@@ -181,12 +214,13 @@ struct Text {
 enum TextReader {
     Json(Box<json::Reader>),
     Csv(Box<csv::Reader>),
+    Log(Box<log::Reader>),
 }
 
 impl Text {
     fn open(job: &Job, format: Format, bytes: Box<dyn Read + Send>) -> Result<Text> {
         let unreadable = |e: io::Error| Error::data(e.to_string());
-        let in_the_middle = matches!(job.at, At::Byte { .. }) && format == Format::Ndjson;
+        let in_the_middle = matches!(job.at, At::Byte { .. }) && format != Format::Csv;
         let (mut bytes, packed) = match in_the_middle {
             true => (bytes, false),
             false => unpacked(&job.object.key, bytes).map_err(unreadable)?,
@@ -205,6 +239,11 @@ impl Text {
                 if let (At::Unpacked { byte, .. }, false) = (job.at, in_the_middle) {
                     io::copy(&mut bytes.by_ref().take(byte), &mut io::sink()).map_err(unreadable)?;
                 }
+                if let Some(log) = &job.log {
+                    let reader = log.reader(&job.store.url(&job.object.key), bytes, place);
+                    let reader = TextReader::Log(Box::new(reader));
+                    return Ok(Text { reader, packed });
+                }
                 let decoder = Decoder::filling_arrival(Arc::clone(&job.schema))?;
                 let decoder = decoder.enveloped(job.records.clone());
                 let reader = json::Reader::new(bytes, decoder).limit(LONGEST_LINE);
@@ -217,17 +256,20 @@ impl Text {
         Ok(Text { reader, packed })
     }
 
-    fn next(&mut self, job: &Job) -> Result<Option<Piece>> {
-        match &mut self.reader {
-            TextReader::Json(reader) => reader.next(job.object.modified),
-            TextReader::Csv(reader) => reader.next(job.object.modified),
-        }
+    fn next(&mut self, job: &Job) -> Result<Option<Part>> {
+        let piece = match &mut self.reader {
+            TextReader::Json(reader) => reader.next(job.object.modified)?,
+            TextReader::Csv(reader) => reader.next(job.object.modified)?,
+            TextReader::Log(reader) => return Ok(reader.piece()?.map(Part::Tables)),
+        };
+        Ok(piece.map(Part::Rows))
     }
 
     fn position(&self) -> (u64, u64) {
         match &self.reader {
             TextReader::Json(reader) => reader.position(),
             TextReader::Csv(reader) => reader.position(),
+            TextReader::Log(reader) => reader.position(),
         }
     }
 
@@ -272,7 +314,11 @@ async fn parquet_rows(job: &Job, failure: &Failure, to: &Batches, row: &mut u64)
         let batch = batch.map_err(broken)?;
         let piece = parquet::fit(&batch, &job.schema, *row, absent)?;
         let behind = *row + batch.num_rows() as u64;
-        if to.send(job.batch(piece, At::Row(behind))).await.is_err() {
+        if to
+            .send(job.batch(Part::Rows(piece), At::Row(behind)))
+            .await
+            .is_err()
+        {
             return Ok(Over::Unwanted);
         }
         *row = behind;

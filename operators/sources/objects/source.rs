@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::finder::Finder;
+use super::logs::{Log, LogOptions};
 use super::notices::Notices;
 use super::options::{Format, Place, Settings};
 use super::progress::{At, Object, Progress, has_ended};
@@ -48,14 +49,16 @@ struct Shared {
     schema: SchemaRef,
     format: Option<Format>,
     records: Option<String>,
+    log: Option<Arc<Log>>,
     at_once: Arc<Semaphore>,
     counters: Counters,
     stop: CancellationToken,
 }
 
 impl ObjectSource {
-    /// Opens the source. Makes no request.
-    pub fn new(settings: Settings, cx: SourceContext) -> ObjectSource {
+    /// Opens the source. Makes no request, but for the schema of a log.
+    pub fn new(settings: Settings, cx: SourceContext) -> Result<ObjectSource> {
+        let log = settings.log.as_ref().map(LogOptions::open).transpose()?;
         let (store, notices) = match settings.place.clone() {
             Place::Disk => {
                 // On a date without rows nobody has made its directory.
@@ -71,19 +74,20 @@ impl ObjectSource {
         };
         let store = Arc::new(store);
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        ObjectSource {
+        Ok(ObjectSource {
             finder: Mutex::new(Finder::new(&settings, Arc::clone(&store), notices.clone())),
             shared: Arc::new(Shared {
                 store,
                 schema: cx.schema,
                 format: settings.format,
                 records: settings.records,
+                log: log.map(Arc::new),
                 at_once: Arc::new(Semaphore::new(cores * AT_ONCE_PER_CORE)),
                 counters: cx.counters,
                 stop: cx.stop,
             }),
             notices,
-        }
+        })
     }
 }
 
@@ -142,6 +146,7 @@ impl Reading {
             schema: Arc::clone(&shared.schema),
             format: shared.format,
             records: shared.records.clone(),
+            log: shared.log.clone(),
             object: Object::of(partition, &progress)?,
             at: progress.at,
             counters: shared.counters.clone(),
@@ -194,6 +199,7 @@ impl Reading {
         SourceBatch {
             rows: RecordBatch::new_empty(Arc::clone(&self.shared.schema)),
             invalid: None,
+            tables: Vec::new(),
             offset: self.offset.clone(),
         }
     }

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::progress::has_ended;
 use super::*;
 
+mod logs;
+
 /// Rows of a file: more than one piece of text holds.
 const ROWS: i64 = 60_000;
 
@@ -29,6 +31,20 @@ fn schema() -> arrow::datatypes::SchemaRef {
         Field::new("text", DataType::Utf8, true),
         Field::new("received_at", timestamp_type(), false),
     ]))
+}
+
+fn context(options: serde_json::Value) -> SourceContext {
+    SourceContext {
+        run: None,
+        pipeline: "p".into(),
+        name: "s".into(),
+        schema: schema(),
+        event_time: 2,
+        options,
+        data_dir: PathBuf::new(),
+        stop: CancellationToken::new(),
+        counters: Counters::detached(),
+    }
 }
 
 fn source(options: serde_json::Value) -> Arc<dyn Source> {
@@ -43,14 +59,7 @@ fn source_of(run: Option<&str>, options: serde_json::Value) -> Arc<dyn Source> {
     });
     let cx = SourceContext {
         run,
-        pipeline: "p".into(),
-        name: "s".into(),
-        schema: schema(),
-        event_time: 2,
-        options,
-        data_dir: PathBuf::new(),
-        stop: CancellationToken::new(),
-        counters: Counters::detached(),
+        ..context(options)
     };
     FileConnector.check(&cx).unwrap();
     FileConnector.open(cx).unwrap()

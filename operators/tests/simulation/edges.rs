@@ -1,6 +1,7 @@
 //! The two ends of a simulated pipeline: a source that forgets what it released, and a sink that publishes
 //! what it staged. Both check that the runtime calls them as their traits promise.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use millstream_engine::message::{Barrier, Epoch};
 use millstream_engine::sink::{Committable, Sink, SinkConnector, SinkContext};
 use millstream_engine::source::{
-    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceConnector, SourceContext,
+    Offset, Offsets, PartitionId, Partitions, Source, SourceBatch, SourceConnector, SourceContext, Tables,
 };
 use millstream_engine::{Error, Result};
 
@@ -164,6 +165,7 @@ impl SimSource {
         let left = gate().unwrap_or(rows.num_rows()) - at;
         if left == 0 {
             let end = SourceBatch {
+                tables: Vec::new(),
                 rows: rows.slice(at, 0),
                 invalid: None,
                 offset: Offset(format!("{at}{ENDED}")),
@@ -176,10 +178,21 @@ impl SimSource {
             1 + self.world.below(left.min(8))
         };
         Ok(Some(SourceBatch {
+            tables: self.tables(key, at, take),
             rows: rows.slice(at, take),
             invalid: None,
             offset: Offset((at + take).to_string()),
         }))
+    }
+
+    /// What comes for the source's tables, if it has any: a row each with every row of its own.
+    fn tables(&self, (source, partition): &(String, String), at: usize, take: usize) -> Tables {
+        let outside = self.world.outside();
+        let of = |(stream, rows): (&String, &BTreeMap<String, RecordBatch>)| {
+            let table = stream.strip_prefix(source)?.strip_prefix('.')?;
+            Some((table.to_owned(), rows.get(partition)?.slice(at, take)))
+        };
+        outside.inputs.iter().filter_map(of).collect()
     }
 
     fn branched(&self) -> bool {

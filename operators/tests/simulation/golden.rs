@@ -11,10 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt64Array,
+    ArrayRef, Float64Array, Int16Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, FieldRef, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use millstream_engine::config::{self, PipelineSource};
 use millstream_engine::plan::{Plan, SinkNode, SourceNode, SqlNode, WindowNode};
@@ -103,7 +104,11 @@ fn golden_plan(file: &Path) -> Plan {
         file: &file.display().to_string(),
         text: &text,
         // The others have defaults.
-        vars: &|name| (name == "LAKE_BUCKET").then(|| "golden".into()),
+        vars: &|name| match name {
+            "LAKE_BUCKET" => Some("golden".into()),
+            "LOG_SCHEMA" => Some(file.with_file_name("people.yaml").display().to_string()),
+            _ => None,
+        },
         date: Some(date_of(BEGINNING)),
     };
     let ships = millstream_operators::registry(Environment::default());
@@ -136,13 +141,15 @@ fn run(plan: &Plan, partitions: usize, restored: Option<usize>) -> BTreeMap<Stri
     let world = World::new(1, Weather::default());
     let plan = Arc::new(plan.clone());
     for source in &plan.sources {
-        let dealt = deal("p", partitions, &rows(&plan, source));
-        let mut outside = world.outside();
-        for (partition, rows) in &dealt {
-            let key = (source.name.clone(), partition.clone());
-            outside.gates.insert(key, rows.num_rows() / 2);
+        for (name, rows) in inputs(&plan, source) {
+            let dealt = deal("p", partitions, &rows);
+            let mut outside = world.outside();
+            for (partition, rows) in dealt.iter().filter(|_| name == source.name) {
+                let key = (name.clone(), partition.clone());
+                outside.gates.insert(key, rows.num_rows() / 2);
+            }
+            outside.inputs.insert(name, dealt);
         }
-        outside.inputs.insert(source.name.clone(), dealt);
     }
     process(&world).block_on(async {
         let handle = launch(&world, &plan, KIND, true);
@@ -155,10 +162,9 @@ fn run(plan: &Plan, partitions: usize, restored: Option<usize>) -> BTreeMap<Stri
         }
     });
     if let Some(partitions) = restored {
-        for source in &plan.sources {
-            let rest = rows(&plan, source).slice(ROWS / 2, ROWS / 2);
-            let dealt = deal("q", partitions, &rest);
-            world.outside().inputs.insert(source.name.clone(), dealt);
+        for (name, rows) in plan.sources.iter().flat_map(|source| inputs(&plan, source)) {
+            let dealt = deal("q", partitions, &rows.slice(ROWS / 2, ROWS / 2));
+            world.outside().inputs.insert(name, dealt);
         }
         world.outside().gates.clear();
         process(&world).block_on(async {
@@ -200,8 +206,20 @@ fn joins(plan: &Plan) -> bool {
     queries.any(|q| q.plan.inputs().len() > 1 && q.plan.inputs().iter().all(is_stream))
 }
 
+/// What a source reads, and what comes with it for each of its tables, by the names of streams.
+fn inputs(plan: &Plan, source: &SourceNode) -> Vec<(String, RecordBatch)> {
+    let of_source = (source.name.clone(), rows(plan, source, &source.schema));
+    let of_table = |table: &String| {
+        let stream = format!("{}.{table}", source.name);
+        let rows = rows(plan, source, &plan.streams[&stream].schema);
+        (stream, rows)
+    };
+    let tables = source.tables.iter().map(of_table);
+    std::iter::once(of_source).chain(tables).collect()
+}
+
 /// A row per second; behind the gate some come ten minutes late, among them the first of every partition.
-fn rows(plan: &Plan, source: &SourceNode) -> RecordBatch {
+fn rows(plan: &Plan, source: &SourceNode, schema: &SchemaRef) -> RecordBatch {
     let joins = joins(plan);
     let late =
         |n: usize| !joins && n >= ROWS / 2 && (n < ROWS / 2 + LATE_FIRST || n.is_multiple_of(LATE_EVERY));
@@ -215,6 +233,8 @@ fn rows(plan: &Plan, source: &SourceNode) -> RecordBatch {
                     .map(|n| Some(at(n)))
                     .collect::<TimestampMicrosecondArray>(),
             ),
+            DataType::Int16 => Arc::new((0..ROWS as i16).collect::<Int16Array>()),
+            DataType::Int32 => Arc::new((0..ROWS as i32).collect::<Int32Array>()),
             DataType::Int64 => Arc::new((0..ROWS as i64).collect::<Int64Array>()),
             DataType::Float64 => Arc::new((0..ROWS).map(|n| Some(n as f64)).collect::<Float64Array>()),
             DataType::Utf8 => {
@@ -227,8 +247,8 @@ fn rows(plan: &Plan, source: &SourceNode) -> RecordBatch {
             other => panic!("golden rows have no {other} yet; add it here"),
         }
     };
-    let columns = source.schema.fields().iter().enumerate().map(column).collect();
-    RecordBatch::try_new(source.schema.clone(), columns).expect("rows fit the schema")
+    let columns = schema.fields().iter().enumerate().map(column).collect();
+    RecordBatch::try_new(schema.clone(), columns).expect("rows fit the schema")
 }
 
 /// Rows in turn to partitions called `prefix` and a number.

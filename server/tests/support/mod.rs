@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod advertising;
+pub mod gate;
 pub mod load;
 pub mod partly;
 pub mod proxy;

@@ -3,6 +3,7 @@
 
 mod client;
 mod delivery;
+mod plain;
 mod stop;
 
 use std::collections::BTreeMap;
@@ -78,7 +79,9 @@ async fn cases() {
     let plain_options = json!({"path": "/plain", "cors_origins": ["https://ours.example"]});
     let (plain, _) = house.open("plain", plain_options);
     for case in &cases {
-        check(house.ingest.local_addr(), case);
+        for hyper in [false, true] {
+            check(house.ingest.local_addr(), case, hyper);
+        }
     }
     house.ingest.shutdown().await;
     assert!(
@@ -91,16 +94,21 @@ async fn cases() {
         got[0] += rows.num_rows();
         got[1] += invalid.num_rows();
     }
-    let rows: usize = cases.iter().map(|c| c.rows).sum();
-    let invalid: usize = cases.iter().map(|c| c.invalid).sum();
+    let rows = 2 * cases.iter().map(|c| c.rows).sum::<usize>();
+    let invalid = 2 * cases.iter().map(|c| c.invalid).sum::<usize>();
     assert_eq!(got, [rows, invalid], "rows and invalid rows");
     let stats = house.ingest.stats();
     assert_eq!((stats.rows, stats.invalid), (rows as u64, invalid as u64));
-    assert_eq!(stats.answers.values().sum::<u64>(), cases.len() as u64);
+    assert_eq!(stats.answers.values().sum::<u64>(), 3 * cases.len() as u64);
 }
 
-fn check(to: std::net::SocketAddr, case: &Case) {
+/// Sends a case over a connection that begins with it, or that is hyper's after another request.
+fn check(to: std::net::SocketAddr, case: &Case, hyper: bool) {
     let mut client = Client::connect(to);
+    if hyper {
+        client.send(&request("OPTIONS", PATH, &BTreeMap::new(), b""));
+        assert_eq!(client.receive().expect("an answer").status, 200);
+    }
     client.send(&request(&case.method, &case.path, &case.headers, &case.bytes()));
     let reply = match case.method.as_str() {
         "HEAD" => client.receive_head(),
