@@ -96,7 +96,7 @@ const TABLES: [Table; 4] = [
         about: "Open windows that overlap: count per key, 16 keys, in hopping windows of so many minutes every minute, 1,200 minutes",
         what: "windows a row is in",
         sizes: &[1, 10, 100, 1_000],
-        share: 500,
+        share: 200,
         shape: |size| Shape {
             minutes: 1_200,
             window: size as u64,
@@ -108,7 +108,7 @@ const TABLES: [Table; 4] = [
         about: "Open windows side by side: count per minute and key, 16 keys, rows evenly spread over the minutes that are open",
         what: "minutes in every batch",
         sizes: &[1, 10, 100, 1_000],
-        share: 500,
+        share: 300,
         shape: |size| Shape {
             minutes: size as u64,
             disorder: size as u64,
@@ -120,7 +120,7 @@ const TABLES: [Table; 4] = [
         about: "Pipelines in one process: count per minute and key, 1,000 keys, ten minutes, the rows dealt out to all of them",
         what: "pipelines",
         sizes: &[1, 5, 10, 50],
-        share: 1_000,
+        share: 400,
         shape: |size| Shape {
             keys: 1_000,
             minutes: 10,
