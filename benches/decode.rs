@@ -33,7 +33,7 @@ fn compare(c: &mut Criterion, name: &str, schema: SchemaRef, body: &[u8], record
     });
     if records.is_none() {
         group.bench_function("arrow-json", |b| {
-            let mut decoder = arrow_json::ReaderBuilder::new(schema)
+            let mut decoder = arrow_json::ReaderBuilder::new(schema.clone())
                 .with_batch_size(ROWS)
                 .build_decoder()
                 .expect("a schema it decodes");

@@ -83,7 +83,7 @@ fn write_row(to: &mut String, shape: Shape, row: usize, dice: u64) -> std::fmt::
             write!(to, "{{{}}}", fields.join(","))
         }
         Shape::Sparse => {
-            let given = (0..100usize).filter(|n| dice.rotate_left(*n as u32 * 7) % 3 == 0);
+            let given = (0..100usize).filter(|n| dice.rotate_left(*n as u32 * 7).is_multiple_of(3));
             let fields = given.map(|n| match n % 3 {
                 0 => format!(r#""column_{n}":{}"#, dice % 1_000_000),
                 1 => format!(r#""column_{n}":"value {}""#, dice % 1_000),
@@ -97,7 +97,7 @@ fn write_row(to: &mut String, shape: Shape, row: usize, dice: u64) -> std::fmt::
             dice % 10_000_000,
             dice % 300,
             dice % 100,
-            dice % 2 == 0,
+            dice.is_multiple_of(2),
             dice % 100_000,
             dice % 7,
             row % 1_000
