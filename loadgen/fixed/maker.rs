@@ -3,7 +3,7 @@
 //! A request is one piece of memory, head and body, in which only what differs from the last is written. *Fresh* rows
 //! are random in every field. *Prebuilt* bodies (`--prebuilt`) are written before the run and sent again and again;
 //! eight digits of every id, and the time, are new each time, so that no id is sent twice, but the ads repeat. Fresh
-//! rows take some 30 ns each, which for large requests is more than a bare server needs; prebuilt ones 1.
+//! rows of a large request take longer than a bare server needs for it: there loadgen would be the limit.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,8 @@
 //! One thread of the load: its connections, and the loop that serves them.
 //!
-//! A turn takes all answers that are there, then sends what is due to whom has room, then sleeps in epoll. (Sending right
-//! after each answer made the server of a closed loop 8 % slower: it found one request at a time, and had to wake us
-//! for each answer.) Nothing is allocated for a request, and each costs two calls of the kernel, one write and one
+//! A turn takes all answers that are there, then sends what is due to whom has room, then sleeps in epoll. (When it sent
+//! right after each answer, a closed loop of 256 connections got 0.92 of wrk's requests from a saturated server, perhaps
+//! because that had to wake us for each answer.) Nothing is allocated for a request, and each costs two calls of the kernel, one write and one
 //! read, or less when several share them.
 
 use std::cmp::Reverse;
