@@ -4,7 +4,7 @@
 //! arithmetic of windows once per run. Only runs are sorted, and rows are moved only when a pane has several. Most
 //! batches fall into one pane, which their first and last times tell.
 
-use arrow::array::{Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_arrays;
 use arrow::error::ArrowError;
 

@@ -64,7 +64,8 @@ fn plain<'a>(request: &Request<'_, 'a>, head: usize) -> Option<Plain<'a>> {
             }
             10 if is(name, "connection") && !value.eq_ignore_ascii_case(b"keep-alive") => return None,
             14 if is(name, "content-length") => {
-                if length.replace(digits(value)?).is_some() {
+                let earlier = length.replace(digits(value)?);
+                if earlier.is_some() {
                     return None;
                 }
             }

@@ -128,7 +128,7 @@ struct Waiting {
 
 enum State {
     Taken(Decoded, Awaited),
-    Refused(Answer),
+    Refused(Box<Answer>),
 }
 
 impl Connection<'_> {
@@ -408,7 +408,7 @@ impl Connection<'_> {
                 _ if next.pixel => answer::pixel(),
                 _ => replies.of(decoded),
             },
-            State::Refused(answer) => answer.clone(),
+            State::Refused(answer) => answer.as_ref().clone(),
         };
         if let Some((origin, source)) = &next.origin {
             let options = &source.endpoint.options;
@@ -434,7 +434,7 @@ impl Connection<'_> {
             bytes: 0,
             origin: None,
             pixel: false,
-            state: State::Refused(answer),
+            state: State::Refused(Box::new(answer)),
         });
     }
 

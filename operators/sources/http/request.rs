@@ -89,7 +89,7 @@ async fn post(
     };
     match take_body(lane, source, peer, &body) {
         Ok(taken) => settle(lane, taken, |decoded| lane.replies.of(decoded)).await,
-        Err(answer) => answer,
+        Err(answer) => *answer,
     }
 }
 
@@ -99,13 +99,13 @@ pub(super) fn take_sent(
     source: &Rc<LaneSource>,
     peer: IpAddr,
     body: &[u8],
-) -> Result<Taken, Answer> {
+) -> Result<Taken, Box<Answer>> {
     lane.stats().bytes.fetch_add(body.len() as u64, Relaxed);
     take_body(lane, source, peer, body)
 }
 
 /// Takes the rows of a body, or says what to answer at once.
-fn take_body(lane: &Lane, source: &Rc<LaneSource>, peer: IpAddr, body: &[u8]) -> Result<Taken, Answer> {
+fn take_body(lane: &Lane, source: &Rc<LaneSource>, peer: IpAddr, body: &[u8]) -> Result<Taken, Box<Answer>> {
     is_taking(source)?;
     source.take_body(body, peer).map_err(|e| {
         lane.stats().invalid.fetch_add(1, Relaxed);
@@ -113,21 +113,23 @@ fn take_body(lane: &Lane, source: &Rc<LaneSource>, peer: IpAddr, body: &[u8]) ->
             BodyError::TooManyRows { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             BodyError::Unreadable(_) | BodyError::Empty => StatusCode::BAD_REQUEST,
         };
-        answer::error(status, &e.to_string())
+        Box::new(answer::error(status, &e.to_string()))
     })
 }
 
 /// Takes the row of a query string, or says what to answer at once.
-pub(super) fn take_query(source: &Rc<LaneSource>, peer: IpAddr, query: &str) -> Result<Taken, Answer> {
+pub(super) fn take_query(source: &Rc<LaneSource>, peer: IpAddr, query: &str) -> Result<Taken, Box<Answer>> {
     is_taking(source)?;
     Ok(source.take_query(query, peer))
 }
 
-fn is_taking(source: &LaneSource) -> Result<(), Answer> {
+fn is_taking(source: &LaneSource) -> Result<(), Box<Answer>> {
     if source.endpoint.closed.is_cancelled() {
-        return Err(away());
+        return Err(Box::new(away()));
     }
-    source.is_full().map_or(Ok(()), |full| Err(not_taken(full)))
+    source
+        .is_full()
+        .map_or(Ok(()), |full| Err(Box::new(not_taken(full))))
 }
 
 async fn read_body(
@@ -158,7 +160,7 @@ fn refuse(lane: &Lane, source: &Rc<LaneSource>, peer: IpAddr, refused: Refused) 
 async fn gif_row(lane: &Lane, source: &Rc<LaneSource>, peer: IpAddr, head: &request::Parts) -> Answer {
     match take_query(source, peer, head.uri.query().unwrap_or_default()) {
         Ok(taken) => settle(lane, taken, |_| answer::pixel()).await,
-        Err(answer) => answer,
+        Err(answer) => *answer,
     }
 }
 
@@ -167,13 +169,13 @@ async fn settle(lane: &Lane, taken: Taken, with: impl FnOnce(&Decoded) -> Answer
     let Taken { decoded, verdict } = taken;
     match settled(lane, &decoded, verdict.await) {
         Ok(()) => with(&decoded),
-        Err(answer) => answer,
+        Err(answer) => *answer,
     }
 }
 
 /// Counts rows that are safe, or says what to answer when they are not.
-pub(super) fn settled(lane: &Lane, decoded: &Decoded, verdict: Verdict) -> Result<(), Answer> {
-    verdict.map_err(not_taken)?;
+pub(super) fn settled(lane: &Lane, decoded: &Decoded, verdict: Verdict) -> Result<(), Box<Answer>> {
+    verdict.map_err(|why| Box::new(not_taken(why)))?;
     let invalid = decoded.failed.len();
     let good = decoded.rows - invalid;
     lane.stats().rows.fetch_add(good as u64, Relaxed);

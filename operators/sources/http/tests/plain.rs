@@ -70,6 +70,7 @@ impl Side {
     }
 
     /// The answers to what is sent over one connection, which is hyper's from the start if `begin` is not plain.
+    #[allow(clippy::disallowed_methods, reason = "the server has threads of its own")]
     fn answers(&self, hyper: bool, pieces: &[&[u8]]) -> Vec<Reply> {
         let mut client = self.house.client();
         if hyper {
