@@ -31,6 +31,7 @@ impl Source for InMemory {
     ) -> BoxStream<'static, millstream_engine::Result<SourceBatch>> {
         let batch = |rows| {
             Ok(SourceBatch {
+                tables: Vec::new(),
                 rows,
                 invalid: None,
                 offset: Offset(String::new()),

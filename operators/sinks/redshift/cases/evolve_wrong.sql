@@ -1,1 +1,1 @@
-error: "public"."people": column "height" is bigint and cannot become smallint; add a column of another name: a column's type is not changed under its rows; rename the column in a query, cast it, or change the table by hand
+error: "public"."people": column "height" is bigint and cannot become smallint; add a column of another name; rename the column in a query, cast it, or change the table by hand
