@@ -457,7 +457,7 @@ impl<'a> Checker<'a> {
     }
 
     /// The sinks that a section stands for, and their inputs: one, or with `log.*` one per table of the source.
-    fn inputs(&self, sink: &str, input: &str) -> Vec<(String, String)> {
+    pub fn inputs(&self, sink: &str, input: &str) -> Vec<(String, String)> {
         let source = input.strip_suffix(".*");
         let source = source.and_then(|name| self.plan.sources.iter().find(|s| s.name == name));
         match source {

@@ -19,15 +19,20 @@ pub(super) fn names(checker: &mut Checker<'_>) {
     checker.names.streams.extend(streams);
 }
 
-/// Puts the streams into the plan.
+/// Puts the streams into the plan: one of each sink that a section stands for.
 pub(super) fn streams(checker: &mut Checker<'_>) {
     for sink in sinks(checker) {
-        if connector(checker, sink).is_some_and(|c| c.rejects()) {
+        if !connector(checker, sink).is_some_and(|c| c.rejects()) {
+            continue;
+        }
+        checker.names.streams.remove(&rejected(&sink.key));
+        for (name, _) in checker.inputs(&sink.key, input(&sink.node).unwrap_or_default()) {
             let stream = Stream {
                 schema: invalid_schema(),
                 event_time: Some(0),
             };
-            checker.stream(rejected(&sink.key), stream);
+            checker.names.streams.insert(rejected(&name));
+            checker.stream(rejected(&name), stream);
         }
     }
 }

@@ -115,7 +115,7 @@ enum Hold<'w> {
     Request(&'w World, String),
     /// A transaction of someone else has the table.
     Lock(
-        Option<std::sync::mpsc::Sender<()>>,
+        Option<std::sync::mpsc::SyncSender<()>>,
         Option<thread::JoinHandle<()>>,
     ),
 }
@@ -201,8 +201,8 @@ fn mend(world: &World, load: &Load, state: &str) {
 
 /// Has a table in a transaction that stays open.
 fn lock<'w>(warehouse: &Postgres, table: &str) -> Hold<'w> {
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let (has, had) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
+    let (has, had) = std::sync::mpsc::sync_channel(1);
     let (port, lock) = (
         warehouse.port,
         format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"),
