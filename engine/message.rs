@@ -1,5 +1,7 @@
 //! What travels on an edge: one enum, four cases, in order.
 
+use std::time::Instant;
+
 use arrow::array::RecordBatch;
 
 use crate::time::Timestamp;
@@ -34,11 +36,17 @@ pub struct Batch {
     pub rows: RecordBatch,
     /// Set on partial-aggregate rows, and on what is no row of a stream at all.
     pub pane: Option<Pane>,
+    /// When the watermark moved that made these rows; none on rows that no watermark made. Only for measuring.
+    pub due: Option<Instant>,
 }
 
 impl From<RecordBatch> for Batch {
     fn from(rows: RecordBatch) -> Self {
-        Batch { rows, pane: None }
+        Batch {
+            rows,
+            pane: None,
+            due: None,
+        }
     }
 }
 
@@ -51,13 +59,32 @@ pub struct Barrier {
     pub last: bool,
 }
 
+/// Event time that has moved on.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved {
+    /// No row with an earlier event time follows, except late ones.
+    pub to: Timestamp,
+    /// When the watermark of the source that was last moved. Only for measuring.
+    pub since: Instant,
+}
+
+impl From<Timestamp> for Moved {
+    /// Just now.
+    fn from(to: Timestamp) -> Moved {
+        Moved {
+            to,
+            since: Instant::now(),
+        }
+    }
+}
+
 /// Everything an edge carries.
 #[derive(Clone, Debug)]
 pub enum Message {
     /// Rows.
     Batch(Batch),
-    /// No row with an earlier event time follows, except late ones.
-    Watermark(Timestamp),
+    /// Event time has moved on.
+    Watermark(Moved),
     /// Checkpoint here.
     Barrier(Barrier),
     /// Nothing follows.

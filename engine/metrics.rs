@@ -10,9 +10,16 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::time::Timestamp;
+
+/// Upper bounds of the buckets of `result_latency`. What is well is below 0.1; a minute is the longest of windows that
+/// anybody watches as it happens.
+const RESULT_LATENCY_SECONDS: [f64; 15] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
 
 /// A node of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
@@ -56,6 +63,7 @@ pub struct Metrics {
     queued: Family<NodeLabels, Gauge>,
     counts: Family<CountLabels, Counter>,
     source_lag: Family<NodeLabels, Gauge<f64, AtomicU64>>,
+    result_latency: Family<NodeLabels, Histogram>,
     restarts: Family<PipelineLabels, Counter>,
     checkpoints: Family<PipelineLabels, Counter>,
     checkpoint_seconds: Family<PipelineLabels, Gauge<f64, AtomicU64>>,
@@ -84,6 +92,7 @@ impl Metrics {
             queued: Family::default(),
             counts: Family::default(),
             source_lag: Family::default(),
+            result_latency: Family::new_with_constructor(|| Histogram::new(RESULT_LATENCY_SECONDS)),
             restarts: Family::default(),
             checkpoints: Family::default(),
             checkpoint_seconds: Family::default(),
@@ -127,6 +136,12 @@ impl Metrics {
             Unit::Seconds,
             m.source_lag.clone(),
         );
+        r.register_with_unit(
+            "result_latency",
+            "From the watermark's move that made a result until its sink has taken it",
+            Unit::Seconds,
+            m.result_latency.clone(),
+        );
         r.register(
             "pipeline_restarts",
             "Restarts after a failure",
@@ -168,6 +183,10 @@ impl Metrics {
             watermark_lag: self.watermark_lag.get_or_create(&labels).clone(),
             queued: self.queued.get_or_create(&labels).clone(),
             watermark: Arc::new(AtomicI64::new(i64::MIN)),
+            result_latency: ResultLatency {
+                labels: labels.clone(),
+                family: self.result_latency.clone(),
+            },
             counters: Counters {
                 labels,
                 family: self.counts.clone(),
@@ -214,8 +233,26 @@ pub struct NodeMetrics {
     pub queued: Gauge,
     /// The watermark itself, microseconds since the epoch; `i64::MIN` before the first.
     pub watermark: Arc<AtomicI64>,
+    /// How long results take to their sink.
+    pub result_latency: ResultLatency,
     /// What only the connector counts.
     pub counters: Counters,
+}
+
+/// How long the results of windows take to a sink. A sink that gets none does not show it.
+#[derive(Clone, Debug)]
+pub struct ResultLatency {
+    labels: NodeLabels,
+    family: Family<NodeLabels, Histogram>,
+}
+
+impl ResultLatency {
+    /// A result has taken so long.
+    pub fn observe(&self, took: Duration) {
+        self.family
+            .get_or_create(&self.labels)
+            .observe(took.as_secs_f64());
+    }
 }
 
 /// The metrics of one pipeline.

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::error::Result;
-use crate::message::{Barrier, Batch, Message};
+use crate::message::{Barrier, Batch, Message, Moved};
 use crate::metrics::NodeMetrics;
 use crate::operator::{Operator, Output, Rest};
 use crate::runtime::channel::EdgeSender;
@@ -87,6 +87,8 @@ struct Passing {
     stands: Vec<Timestamp>,
     /// Operators before this one have heard of it, and done what follows.
     next: usize,
+    /// When it moved.
+    since: Instant,
 }
 
 impl Chain {
@@ -127,7 +129,7 @@ impl Chain {
                 }
                 it.operator.on_batch(input, batch.clone(), &mut out)?;
                 it.metrics.busy.inc_by(started.elapsed().as_secs_f64());
-                it.route(out, &mut work);
+                it.route(out, batch.due, &mut work);
             }
         }
         Ok(())
@@ -135,20 +137,23 @@ impl Chain {
 
     /// Moves event time on for every operator, in order, and then for everyone downstream. An operator may
     /// hold the watermark of its stream back; who takes that stream hears only of what is left.
-    pub async fn watermark(&mut self, at: Timestamp) -> Result<()> {
-        self.start(at).await?;
+    pub async fn watermark(&mut self, moved: Moved) -> Result<()> {
+        self.start(moved).await?;
         self.finish().await
     }
 
     /// Starts to move event time on, as far as [`Chain::advance`] goes.
-    pub async fn start(&mut self, at: Timestamp) -> Result<()> {
+    pub async fn start(&mut self, moved: Moved) -> Result<()> {
         debug_assert!(
             self.passing.is_none(),
             "one watermark goes through a chain at a time"
         );
         // Streams that no operator of the chain makes move with the task.
-        let stands = vec![at; self.fans.len()];
-        self.passing = Some(Passing { stands, next: 0 });
+        self.passing = Some(Passing {
+            stands: vec![moved.to; self.fans.len()],
+            next: 0,
+            since: moved.since,
+        });
         self.advance().await
     }
 
@@ -175,7 +180,7 @@ impl Chain {
             let from = self.taken[index];
             let at = passing.stands[from];
             if at > self.fans[from].watermark {
-                match self.piece(index, at).await? {
+                match self.piece(index, at, passing.since).await? {
                     Rest::Nothing => {}
                     Rest::Results if index == 0 => {
                         self.passing = Some(passing);
@@ -191,12 +196,12 @@ impl Chain {
             }
             passing.next += 1;
         }
-        self.tell(&passing.stands).await
+        self.tell(&passing).await
     }
 
     /// Lets one operator do one piece of what a watermark sets off; what it emits goes on before those behind
     /// it hear of the time, and other tasks of the thread run before there is more.
-    async fn piece(&mut self, index: usize, at: Timestamp) -> Result<Rest> {
+    async fn piece(&mut self, index: usize, at: Timestamp, since: Instant) -> Result<Rest> {
         let it = &mut self.operators[index];
         let mut out = Output::default();
         let started = Instant::now();
@@ -207,7 +212,7 @@ impl Chain {
             it.metrics.saw_watermark(at);
         }
         let mut work = VecDeque::new();
-        it.route(out, &mut work);
+        it.route(out, Some(since), &mut work);
         for (fan, batch) in work {
             self.push(fan, batch).await?;
         }
@@ -218,14 +223,18 @@ impl Chain {
     }
 
     /// Sends every stream's watermark down its edges.
-    async fn tell(&mut self, stands: &[Timestamp]) -> Result<()> {
-        for (fan, at) in self.fans.iter_mut().zip(stands) {
+    async fn tell(&mut self, passing: &Passing) -> Result<()> {
+        for (fan, at) in self.fans.iter_mut().zip(&passing.stands) {
             if *at <= fan.watermark {
                 continue;
             }
             fan.watermark = *at;
+            let moved = Moved {
+                to: *at,
+                since: passing.since,
+            };
             for edge in &fan.edges {
-                self.edges[*edge].send(Message::Watermark(*at)).await?;
+                self.edges[*edge].send(Message::Watermark(moved)).await?;
             }
         }
         Ok(())
@@ -274,7 +283,8 @@ impl Chain {
 }
 
 impl ChainedOperator {
-    fn route(&self, out: Output, work: &mut VecDeque<(FanId, Batch)>) {
+    /// What an operator has made goes on; `due` says when the watermark moved that made it.
+    fn route(&self, out: Output, due: Option<Instant>, work: &mut VecDeque<(FanId, Batch)>) {
         for (what, rows) in out.counts {
             self.metrics.counters.add(what, rows);
         }
@@ -282,7 +292,7 @@ impl ChainedOperator {
             if self.counts_out && batch.pane.is_none() {
                 self.metrics.rows_out.inc_by(batch.rows.num_rows() as u64);
             }
-            work.push_back((self.main, batch));
+            work.push_back((self.main, Batch { due, ..batch }));
         }
         for rows in out.side {
             self.metrics.rows_late.inc_by(rows.num_rows() as u64);

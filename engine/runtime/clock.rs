@@ -10,7 +10,7 @@
 //! stream still close.
 
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -38,6 +38,8 @@ pub struct SourceClock {
     settings: ClockSettings,
     partitions: Mutex<All>,
     watermark: watch::Sender<Timestamp>,
+    /// When it moved last.
+    moved: Mutex<Instant>,
 }
 
 #[derive(Debug)]
@@ -76,6 +78,7 @@ impl SourceClock {
                 deserted: false,
             }),
             watermark: watch::Sender::new(resumed),
+            moved: Mutex::new(Instant::now()),
         }
     }
 
@@ -109,6 +112,14 @@ impl SourceClock {
         let mut all = self.lock();
         all.deserted = quiet >= self.settings.idle_after;
         self.advance(&all, now);
+    }
+
+    /// When the watermark moved last.
+    pub fn moved(&self) -> Instant {
+        *self
+            .moved
+            .lock()
+            .expect("nothing panics while it holds an instant")
     }
 
     /// Follows the source's watermark.
@@ -180,6 +191,10 @@ impl SourceClock {
             standing
         };
         if to > standing {
+            *self
+                .moved
+                .lock()
+                .expect("nothing panics while it holds an instant") = Instant::now();
             self.watermark.send_replace(to);
         }
         standing.max(to)

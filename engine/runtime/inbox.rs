@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll};
 
 use crate::error::{Error, Result};
-use crate::message::{Barrier, Batch, Message};
+use crate::message::{Barrier, Batch, Message, Moved};
 use crate::runtime::channel::EdgeReceiver;
 use crate::time::Timestamp;
 
@@ -17,7 +17,7 @@ pub enum Arrival {
     /// Rows from one of the edges.
     Batch(Batch),
     /// The combined watermark moved on.
-    Watermark(Timestamp),
+    Watermark(Moved),
     /// Every edge has reached this barrier.
     Barrier(Barrier),
     /// Every edge has ended.
@@ -99,9 +99,12 @@ impl Inbox {
 
     fn take(&mut self, at: usize, message: Message) -> Option<Arrival> {
         let edge = &mut self.edges[at];
-        match message {
+        let since = match message {
             Message::Batch(batch) => return Some(Arrival::Batch(batch)),
-            Message::Watermark(to) => edge.watermark = edge.watermark.max(to),
+            Message::Watermark(moved) => {
+                edge.watermark = edge.watermark.max(moved.to);
+                moved.since
+            }
             Message::Barrier(barrier) => {
                 edge.at_barrier = Some(barrier);
                 return self.aligned();
@@ -113,11 +116,11 @@ impl Inbox {
                 edge.ended = true;
                 return self.edges.iter().all(|e| e.ended).then_some(Arrival::End);
             }
-        }
+        };
         let combined = self.edges.iter().map(|e| e.watermark).min()?;
         (combined > self.watermark).then(|| {
             self.watermark = combined;
-            Arrival::Watermark(combined)
+            Arrival::Watermark(Moved { to: combined, since })
         })
     }
 

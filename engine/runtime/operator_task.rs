@@ -6,11 +6,10 @@ use tokio::sync::mpsc;
 use crate::checkpoint::coordinator::{OperatorReport, Report};
 use crate::checkpoint::manifest::TaskId;
 use crate::error::{Error, Result};
-use crate::message::Barrier;
+use crate::message::{Barrier, Moved};
 use crate::runtime::chain::{Chain, FanId};
 use crate::runtime::channel::EDGE_MESSAGES;
 use crate::runtime::inbox::{Arrival, Inbox};
-use crate::time::Timestamp;
 
 /// Everything an operator task needs.
 pub struct OperatorTask {
@@ -58,11 +57,13 @@ impl OperatorTask {
         }
     }
 
-    async fn take(&mut self, arrival: Arrival, waiting: &mut Option<Timestamp>) -> Result<()> {
+    async fn take(&mut self, arrival: Arrival, waiting: &mut Option<Moved>) -> Result<()> {
         match arrival {
             Arrival::Batch(batch) => self.chain.push(self.entry, batch).await,
-            Arrival::Watermark(at) => {
-                *waiting = Some(at);
+            Arrival::Watermark(moved) => {
+                // What the two set off was due when the first came.
+                let since = waiting.map_or(moved.since, |earlier| earlier.since);
+                *waiting = Some(Moved { since, ..moved });
                 Ok(())
             }
             Arrival::Barrier(barrier) => {
@@ -76,7 +77,7 @@ impl OperatorTask {
     }
 
     /// Behind the last barrier nothing moves any more, so everything goes before it.
-    async fn settle(&mut self, waiting: &mut Option<Timestamp>) -> Result<()> {
+    async fn settle(&mut self, waiting: &mut Option<Moved>) -> Result<()> {
         self.chain.finish().await?;
         match waiting.take() {
             Some(at) => self.chain.watermark(at).await,

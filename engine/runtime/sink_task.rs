@@ -6,19 +6,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 
 use crate::checkpoint::coordinator::Report;
 use crate::error::{Error, ErrorClass, Result};
-use crate::message::{Barrier, Epoch};
+use crate::message::{Barrier, Batch, Epoch, Moved};
 use crate::metrics::NodeMetrics;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::inbox::{Arrival, Inbox};
 use crate::runtime::rejected::Rejected;
 use crate::runtime::timer::Timer;
 use crate::sink::{Committable, Sink};
-use crate::time::Timestamp;
 
 /// Publish what was prepared: the checkpoint is durable.
 #[derive(Debug)]
@@ -67,8 +65,8 @@ impl SinkTask {
                     }
                 }
                 arrival = self.inbox.recv(), if !ended => match arrival? {
-                    Arrival::Batch(batch) => self.write(batch.rows).await?,
-                    Arrival::Watermark(at) => self.watermark(at).await?,
+                    Arrival::Batch(batch) => self.write(batch).await?,
+                    Arrival::Watermark(moved) => self.watermark(moved).await?,
                     Arrival::Barrier(barrier) => self.prepare(barrier).await?,
                     Arrival::End => ended = true,
                 },
@@ -76,7 +74,8 @@ impl SinkTask {
         }
     }
 
-    async fn write(&mut self, rows: RecordBatch) -> Result<()> {
+    async fn write(&mut self, batch: Batch) -> Result<()> {
+        let Batch { rows, due, .. } = batch;
         self.metrics.rows_in.inc_by(rows.num_rows() as u64);
         let started = Instant::now();
         let mut retry = Retry::new(&self.name, &self.metrics, self.timer.as_ref());
@@ -84,12 +83,15 @@ impl SinkTask {
             retry.after(e).await?;
         }
         self.metrics.busy.inc_by(started.elapsed().as_secs_f64());
+        if let Some(due) = due {
+            self.metrics.result_latency.observe(due.elapsed());
+        }
         self.rejected.pass_on(self.sink.as_mut()).await
     }
 
-    async fn watermark(&mut self, at: Timestamp) -> Result<()> {
-        self.metrics.saw_watermark(at);
-        self.rejected.chain.watermark(at).await
+    async fn watermark(&mut self, moved: Moved) -> Result<()> {
+        self.metrics.saw_watermark(moved.to);
+        self.rejected.chain.watermark(moved).await
     }
 
     async fn prepare(&mut self, barrier: Barrier) -> Result<()> {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::coordinator::{Report, SourceReport};
 use crate::error::{Error, ErrorClass, Result};
-use crate::message::Barrier;
+use crate::message::{Barrier, Moved};
 use crate::metrics::NodeMetrics;
 use crate::runtime::backoff::Backoff;
 use crate::runtime::build::SourceStreams;
@@ -286,7 +286,8 @@ impl SourceTask {
         if to > self.sent {
             self.sent = to;
             self.metrics.saw_watermark(to);
-            self.chain.watermark(to).await?;
+            let since = self.clock.moved();
+            self.chain.watermark(Moved { to, since }).await?;
         }
         Ok(())
     }

@@ -153,6 +153,7 @@ impl LowerHalf {
                 out.emit(Batch {
                     rows: rows.slice(from, length),
                     pane,
+                    due: None,
                 });
             }
         }

@@ -194,6 +194,7 @@ async fn state_behind_the_watermark_is_our_bug() {
             slot: 0,
             start: second(0),
         }),
+        due: None,
     };
     let refused = halves.global.on_batch(0, late, &mut Output::default());
     assert!(matches!(refused, Err(Error::Bug(_))), "{refused:?}");

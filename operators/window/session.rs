@@ -123,6 +123,7 @@ impl Operator for SessionOperator {
             out.emit(Batch {
                 rows: closed_rows(sessions)?,
                 pane: Some(CLOSED),
+                due: None,
             });
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::OperatorTask;
 use crate::checkpoint::coordinator::Report;
 use crate::checkpoint::manifest::TaskId;
 use crate::error::Result;
-use crate::message::{Barrier, Batch, Epoch, Message};
+use crate::message::{Barrier, Batch, Epoch, Message, Moved};
 use crate::metrics::{Metrics, NodeMetrics};
 use crate::operator::{Operator, Output, Rest};
 use crate::runtime::chain::{Chain, ChainedOperator};
@@ -136,10 +136,8 @@ fn reported(report: Option<Report>) -> (i64, i64) {
 #[tokio::test]
 async fn rows_and_barriers_pass_between_results() {
     let mut task = task();
-    task.into
-        .send(Message::Watermark(Timestamp(RESULTS)))
-        .await
-        .expect("room");
+    let moved = Moved::from(Timestamp(RESULTS));
+    task.into.send(Message::Watermark(moved)).await.expect("room");
     task.into
         .send(Message::Batch(rows(7).into()))
         .await
@@ -147,7 +145,7 @@ async fn rows_and_barriers_pass_between_results() {
     // The edge that leaves holds 64 messages and nobody reads it: the firing cannot end before the barrier.
     task.into.send(barrier(1, false)).await.expect("room");
     task.into
-        .send(Message::Watermark(Timestamp(RESULTS + 1)))
+        .send(Message::Watermark(Timestamp(RESULTS + 1).into()))
         .await
         .expect("room");
     task.into.send(barrier(2, true)).await.expect("room");
@@ -157,8 +155,12 @@ async fn rows_and_barriers_pass_between_results() {
     let mut watermarks = Vec::new();
     loop {
         match task.inbox.recv().await.expect("an arrival") {
-            Arrival::Batch(batch) => seen.push(value(&batch.rows)),
-            Arrival::Watermark(at) => watermarks.push(at.0),
+            Arrival::Batch(batch) => {
+                // All but the last result are due to the first watermark.
+                assert_eq!(batch.due == Some(moved.since), seen.len() < 2 * RESULTS as usize);
+                seen.push(value(&batch.rows));
+            }
+            Arrival::Watermark(moved) => watermarks.push(moved.to.0),
             Arrival::Barrier(_) => at_barriers.push((seen.len() as i64, reported(task.reports.recv().await))),
             Arrival::End => break,
         }

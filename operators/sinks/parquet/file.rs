@@ -32,9 +32,10 @@ const ROW_GROUPS: usize = 512;
 /// Level for the footer in the checkpoint: row groups of one file look alike and shrink to a tenth.
 const FOOTER_ZSTD_LEVEL: i32 = 3;
 
-/// What a file takes beside its rows, measured with a counting allocator: the writer; for each column of a row group
-/// that is written its part of the footer and of the page index; for each column of the row group in memory the
-/// encoder, and the compressor once it has compressed a page.
+/// What a file takes beside its encoded rows: the writer; for each column of a row group that is written its part of the
+/// footer and of the page index; for each column of the row group in memory the encoder, and the compressor once it has
+/// compressed a page. The rows take half as much again as the writer says, by what processes with many files grew
+/// (`benches/parquet.rs`): buffers that have grown are half empty.
 const FILE_BYTES: usize = 24 << 10;
 const CHUNK_BYTES: usize = 2 << 10;
 const COLUMN_BYTES: usize = 8 << 10;
@@ -173,6 +174,9 @@ pub(super) struct OpenFile {
     path: PathBuf,
     writer: ArrowWriter<Staged>,
     columns: usize,
+    /// Of the row group in memory, and of the file: reckoned after every change, as asking every column takes time.
+    row_group_memory: usize,
+    memory: usize,
     opened: Instant,
     promised: Option<Promised>,
     /// The sink's count of writes when this file last took rows.
@@ -191,16 +195,20 @@ impl OpenFile {
         )
         .map_err(|e| cannot("write", &path, e))?;
         let opened = Instant::now();
-        Ok(OpenFile {
+        let mut file = OpenFile {
             staged,
             key,
             path,
             writer,
             columns: format.leaves,
+            row_group_memory: 0,
+            memory: 0,
             opened,
             promised: None,
             last_write: 0,
-        })
+        };
+        file.reckon();
+        Ok(file)
     }
 
     /// Takes rows in the stored schema.
@@ -208,7 +216,9 @@ impl OpenFile {
         self.promised = None;
         self.writer
             .write(rows)
-            .map_err(|e| cannot("write", &self.path, e))
+            .map_err(|e| cannot("write", &self.path, e))?;
+        self.reckon();
+        Ok(())
     }
 
     /// Whether the file is as large as files get.
@@ -219,28 +229,35 @@ impl OpenFile {
 
     /// Writes out the rows that are in memory.
     pub fn end_row_group(&mut self) -> Result<()> {
-        self.writer.flush().map_err(|e| cannot("write", &self.path, e))
+        self.writer.flush().map_err(|e| cannot("write", &self.path, e))?;
+        self.reckon();
+        Ok(())
     }
 
     /// Bytes of memory that [`OpenFile::end_row_group`] would free.
     pub fn row_group_memory(&self) -> usize {
+        self.row_group_memory
+    }
+
+    /// Bytes of memory that the file takes.
+    pub fn memory(&self) -> usize {
+        self.memory
+    }
+
+    fn reckon(&mut self) {
         let rows = self.writer.in_progress_rows();
-        if rows == 0 {
-            return 0;
-        }
         let encoded = self.writer.memory_size();
         // A column compresses its first page when it is full.
         let codec = match rows >= PAGE_ROWS || encoded >= PAGE_BYTES {
             true => CODEC_BYTES,
             false => 0,
         };
-        encoded + self.columns * (COLUMN_BYTES + codec)
-    }
-
-    /// Bytes of memory that the file takes.
-    pub fn memory(&self) -> usize {
+        self.row_group_memory = match rows {
+            0 => 0,
+            _ => encoded + encoded / 2 + self.columns * (COLUMN_BYTES + codec),
+        };
         let groups = self.writer.flushed_row_groups().len();
-        FILE_BYTES + groups * self.columns * CHUNK_BYTES + self.row_group_memory()
+        self.memory = FILE_BYTES + groups * self.columns * CHUNK_BYTES + self.row_group_memory;
     }
 
     /// How long the file has been open.

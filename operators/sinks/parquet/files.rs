@@ -181,3 +181,76 @@ pub(super) fn directory_of(key: &str) -> &str {
 pub(super) fn name_of(key: &str) -> &str {
     key.rsplit('/').next().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::file::properties::WriterProperties;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const PARTITIONS: i64 = 1_000;
+    const ROUNDS: i64 = 40;
+    /// Of one partition in one round.
+    const ROWS: i64 = 64;
+
+    fn rows(from: i64, schema: &Arc<Schema>) -> RecordBatch {
+        // Scattered, so that they take the space they would in life.
+        let numbers =
+            |salt: i64| (from..from + ROWS).map(move |n| (n ^ salt).wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let columns = [1, 2].map(|salt| Arc::new(Int64Array::from_iter_values(numbers(salt))) as _);
+        RecordBatch::try_new(schema.clone(), columns.into()).unwrap()
+    }
+
+    /// Rows come for a thousand partitions in turn: the memory stays within its limit, no row is lost, and what gives
+    /// way is the size of row groups. With a limit that not even empty files fit into, files are closed.
+    #[test]
+    fn a_thousand_partitions_stay_within_the_memory() {
+        let schema = Arc::new(Schema::new(
+            ["a", "b"]
+                .map(|name| Field::new(name, DataType::Int64, false))
+                .to_vec(),
+        ));
+        let format = FileFormat::new(&schema, &[], WriterProperties::default()).unwrap();
+        for (limit, closes) in [(64_000_000, false), (8_000_000, true)] {
+            let dir = TempDir::new().unwrap();
+            let mut files = Files::new(Bytes(128_000_000), Bytes(limit));
+            let mut named = 0;
+            for round in 0..ROUNDS {
+                for partition in 0..PARTITIONS {
+                    let rows = rows((round * PARTITIONS + partition) * ROWS, &schema);
+                    let create = |directory: &str| {
+                        named += 1;
+                        OpenFile::create(dir.path(), named.to_string(), directory.into(), &format)
+                    };
+                    files.write(partition.to_string(), &rows, create).unwrap();
+                    assert!(files.memory as u64 <= limit, "{} of {limit}", files.memory);
+                }
+                let all: usize = files.open.values().map(OpenFile::memory).sum();
+                assert_eq!(files.memory, all);
+                if closes && round == 2 {
+                    break;
+                }
+            }
+            files.finish_where(|_| true).unwrap();
+            assert_eq!(files.memory, 0);
+            files.sync(dir.path()).unwrap();
+            assert_eq!(files.finished.len() > PARTITIONS as usize, closes);
+            let (mut rows, mut groups) = (0, 0);
+            for file in &files.finished {
+                let file = File::open(dir.path().join(&file.staged)).unwrap();
+                let metadata = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+                rows += metadata.metadata().file_metadata().num_rows();
+                groups += metadata.metadata().num_row_groups();
+            }
+            let rounds = if closes { 3 } else { ROUNDS };
+            assert_eq!(rows, rounds * PARTITIONS * ROWS);
+            assert!(closes || groups > files.finished.len(), "{groups} row groups");
+        }
+    }
+}

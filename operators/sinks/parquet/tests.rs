@@ -273,6 +273,32 @@ async fn more_partitions_than_files_close_the_oldest() {
 }
 
 #[tokio::test]
+async fn what_fails_behind_the_sinks_back_fails_its_next_call() {
+    let lake = Lake::new(json!({}));
+    fs::write(lake.root(), "no directory").unwrap();
+    let mut sink = lake.open().await;
+    sink.write(rows(0..4)).await.unwrap();
+    let error = sink.prepare(barrier(1, false)).await.unwrap_err();
+    assert_eq!(error.class(), ErrorClass::Config);
+    assert!(error.to_string().contains("check the disk"), "{error}");
+}
+
+/// Whoever opens the lake next is alone with the staged files, also when the sink was dropped with rows in its queue.
+#[tokio::test]
+async fn a_dropped_sink_writes_no_more() {
+    let lake = Lake::new(json!({ "partition_by": ["n"] }));
+    let mut sink = lake.open().await;
+    sink.prepare(barrier(1, false)).await.unwrap();
+    for n in 0..3 {
+        sink.write(rows(n * 300..n * 300 + 300)).await.unwrap();
+    }
+    drop(sink);
+    let then = lake.files();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(lake.files(), then);
+}
+
+#[tokio::test]
 async fn a_checkpoint_of_another_kind_of_sink_is_refused() {
     let lake = Lake::new(json!({}));
     let what = Committable(json!([{ "epoch": 1, "points": [] }]));

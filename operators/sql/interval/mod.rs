@@ -242,6 +242,7 @@ impl Operator for Arrival {
                 slot: self.slot,
                 start: Timestamp(0),
             }),
+            due: None,
         });
         Ok(())
     }

@@ -307,6 +307,7 @@ fn rows_of_no_side_are_our_bug() {
             slot: 2,
             start: Timestamp(0),
         }),
+        due: None,
     };
     let refused = join(plan.as_ref()).on_batch(0, batch, &mut Output::default());
     assert!(
