@@ -217,7 +217,7 @@ mod tests {
                 .to_vec(),
         ));
         let format = FileFormat::new(&schema, &[], WriterProperties::default()).unwrap();
-        for (limit, closes) in [(80_000_000, false), (8_000_000, true)] {
+        for (limit, closes) in [(160_000_000, false), (8_000_000, true)] {
             let dir = TempDir::new().unwrap();
             let mut files = Files::new(Bytes(128_000_000), Bytes(limit));
             let mut named = 0;
