@@ -1,8 +1,7 @@
 //! Which rows of a batch fall into which pane.
 //!
 //! Neighbouring rows usually share a pane, so a batch is first seen as runs: one comparison per row, and the
-//! arithmetic of windows once per run. Only runs are sorted, and rows are moved only when a pane has several. Most
-//! batches fall into one pane, which their first and last times tell.
+//! arithmetic of windows once per run. Only runs are sorted, and rows are moved only when a pane has several.
 
 use arrow::array::{RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::take_arrays;
@@ -30,9 +29,6 @@ pub(super) fn by_pane(
     rows: &RecordBatch,
     apart: bool,
 ) -> Result<Vec<(i64, RecordBatch)>, ArrowError> {
-    if let Some(pane) = only_pane(panes, times) {
-        return Ok(vec![(pane, rows.clone())]);
-    }
     let mut runs = runs(panes, times);
     if let [run] = runs.as_slice() {
         return Ok(vec![(run.pane, rows.clone())]);
@@ -61,30 +57,16 @@ pub(super) fn by_pane(
     Ok(of_panes.map(part).collect())
 }
 
-/// The pane that all rows fall into, if it is one.
-fn only_pane(panes: &Panes, times: &[i64]) -> Option<i64> {
-    let first = times.iter().copied().reduce(i64::min)?;
-    let last = times.iter().copied().reduce(i64::max)?;
-    let pane = panes.pane_of(first);
-    (last < panes.pane_end(pane)).then_some(pane)
-}
-
 fn runs(panes: &Panes, times: &[i64]) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
-    let mut end = i64::MIN;
-    for (row, at) in times.iter().enumerate() {
-        match runs.last_mut() {
-            Some(run) if *at >= run.pane && *at < end => run.rows += 1,
-            _ => {
-                let pane = panes.pane_of(*at);
-                end = panes.pane_end(pane);
-                runs.push(Run {
-                    pane,
-                    from: row,
-                    rows: 1,
-                });
-            }
-        }
+    let mut from = 0;
+    while from < times.len() {
+        let pane = panes.pane_of(times[from]);
+        let within = pane..panes.pane_end(pane);
+        let others = times[from + 1..].iter().position(|at| !within.contains(at));
+        let rows = 1 + others.unwrap_or(times.len() - from - 1);
+        runs.push(Run { pane, from, rows });
+        from += rows;
     }
     runs
 }
