@@ -151,7 +151,9 @@ impl<N: Names> Worker<N> {
     fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<()> {
         while let Some(command) = commands.blocking_recv() {
             match command {
+                // Nobody waits for it where the pipeline has failed meanwhile.
                 Command::Write(_) if commands.is_closed() => {}
+                Command::Prepare { reply, .. } if reply.is_closed() => {}
                 Command::Write(rows) => self.write(rows)?,
                 Command::Prepare {
                     epoch,
@@ -159,7 +161,6 @@ impl<N: Names> Worker<N> {
                     reply,
                 } => {
                     let prepared = self.prepare(epoch, close_after)?;
-                    // Nobody waits for it where the pipeline has failed meanwhile.
                     drop(reply.send(prepared));
                 }
             }

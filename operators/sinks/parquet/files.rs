@@ -19,6 +19,9 @@ use super::file::{FileFormat, Finished, OpenFile, Promised};
 /// 5 s, eight at a time 0.2 s.
 const SYNCS: usize = 8;
 
+/// Files that are whole and wait for the next checkpoint's fsync: each has a descriptor.
+const MOST_UNSYNCED: usize = 256;
+
 /// Files that grow, and those that are whole.
 pub(super) struct Files {
     roll_bytes: u64,
@@ -113,6 +116,11 @@ impl Files {
             let (finished, file) = file.finish()?;
             self.finished.push(finished);
             self.unsynced.push(file);
+            if self.unsynced.len() >= MOST_UNSYNCED {
+                let files = std::mem::take(&mut self.unsynced);
+                let synced = files.iter().try_for_each(File::sync_all);
+                synced.map_err(|e| cannot("sync", Path::new(directory), e))?;
+            }
         }
         Ok(())
     }

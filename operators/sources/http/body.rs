@@ -56,13 +56,14 @@ impl<'a> Share<'a> {
         Share(buffered, 0)
     }
 
-    /// Holds so many bytes from now on; refused if that is too much for the lane.
+    /// Holds so many bytes from now on; refused if they are more than before and too much for the lane.
     pub fn hold(&mut self, bytes: usize) -> Result<(), Refused> {
         let Share(buffered, held) = self;
+        let grows = bytes > *held;
         let all = buffered.bytes.get() - *held + bytes;
         buffered.bytes.set(all);
         *held = bytes;
-        if all > buffered.limit {
+        if grows && all > buffered.limit {
             return Err(crowded());
         }
         Ok(())

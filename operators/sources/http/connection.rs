@@ -41,8 +41,8 @@ const READ_BUFFER_BYTES: usize = 256 << 10;
 /// How often a silent HTTP/2 client is asked whether it is there, and how long it may take to answer.
 const H2_PING: Duration = Duration::from_secs(20);
 
-/// Pause before looking again at a first byte that could begin either protocol.
-const PEEK_AGAIN: Duration = Duration::from_millis(5);
+/// Pauses before looking again at first bytes that could begin either protocol: the first, and the longest.
+const PEEK_AGAIN: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
 const TOO_BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\n\
 content-type: application/json\r\ncontent-length: 32\r\n\r\n{\"error\":\"too many connections\"}";
@@ -64,8 +64,9 @@ pub(super) async fn serve(lane: Rc<Lane>, mut stream: TcpStream, peer: IpAddr) {
     let _ = stream.set_nodelay(true);
     let first = timeout(lane.limits().header_timeout, is_h2(&stream));
     let first = tokio::select! {
+        biased;
         first = first => first,
-        () = lane.shared.stop.cancelled() => return,
+        () = lane.stop.cancelled() => return,
     };
     match first {
         Ok(Ok(true)) => serve_h2(lane, stream, peer).await,
@@ -81,12 +82,14 @@ pub(super) async fn serve(lane: Rc<Lane>, mut stream: TcpStream, peer: IpAddr) {
 
 async fn is_h2(stream: &TcpStream) -> std::io::Result<bool> {
     let mut first = [0; H2_PREFACE.len()];
+    let (mut pause, longest) = PEEK_AGAIN;
     loop {
         let seen = stream.peek(&mut first).await?;
         if seen == H2_PREFACE.len() || seen == 0 || first[..seen] != H2_PREFACE[..seen] {
             return Ok(first == H2_PREFACE);
         }
-        tokio::time::sleep(PEEK_AGAIN).await;
+        tokio::time::sleep(pause).await;
+        pause = (2 * pause).min(longest);
     }
 }
 
@@ -117,13 +120,16 @@ async fn serve_h1(lane: Rc<Lane>, stream: Rewound, peer: IpAddr) {
         .max_header_size(HEAD_BYTES)
         .max_buf_size(READ_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service);
-    let mut stop = pin!(lane.shared.stop.cancelled());
+    let mut stop = pin!(lane.stop.cancelled());
     let mut stopping = false;
     let ended = poll_fn(|cx| {
-        if !stopping && stop.as_mut().poll(cx).is_ready() {
-            stopping = true;
-            Pin::new(&mut connection).graceful_shutdown();
+        // First what has come, else hyper ends a connection whose next request it has not read.
+        let ended = connection.poll_without_shutdown(cx);
+        if ended.is_ready() || stopping || stop.as_mut().poll(cx).is_pending() {
+            return ended;
         }
+        stopping = true;
+        Pin::new(&mut connection).graceful_shutdown();
         connection.poll_without_shutdown(cx)
     })
     .await;
@@ -165,7 +171,7 @@ async fn serve_h2(lane: Rc<Lane>, stream: TcpStream, peer: IpAddr) {
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => Some(ended),
-        () = lane.shared.stop.cancelled() => None,
+        () = lane.stop.cancelled() => None,
     };
     if ended.is_none() {
         connection.as_mut().graceful_shutdown();

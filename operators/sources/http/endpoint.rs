@@ -1,7 +1,7 @@
 //! What a path leads to: a source that takes rows, or one that will be back soon.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Weak};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ pub(super) struct Endpoint {
     logs: RwLock<BTreeMap<PartitionId, Kept>>,
     /// Cancelled when no more rows are taken.
     pub closed: CancellationToken,
+    /// The same, for every request to look at without a lock that all lanes share.
+    is_closed: AtomicBool,
     /// Batches that have rows and are not yet durable, over all lanes. Counted from the first row, so that
     /// an orderly end waits for all of them.
     busy: AtomicUsize,
@@ -67,9 +69,15 @@ impl Endpoint {
             schema,
             logs: RwLock::new(logs.into_iter().map(keep).collect()),
             closed: CancellationToken::new(),
+            is_closed: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             quiet: Notify::new(),
         }
+    }
+
+    /// Whether no more rows are taken.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(SeqCst)
     }
 
     /// The partitions there are.
@@ -123,8 +131,9 @@ impl Endpoint {
 
     /// Waits for the last sync of each log and gives its directory back.
     fn drop_logs(&self) {
-        let mut logs = self.logs.write().unwrap_or_else(PoisonError::into_inner);
-        logs.clear();
+        let logs = std::mem::take(&mut *self.logs.write().unwrap_or_else(PoisonError::into_inner));
+        // Without the lock: lanes must not wait for the disk here.
+        drop(logs);
     }
 
     fn logs(&self) -> RwLockReadGuard<'_, BTreeMap<PartitionId, Kept>> {
@@ -240,6 +249,7 @@ impl Routes {
     }
 
     fn leave(&self, endpoint: &Arc<Endpoint>) {
+        endpoint.is_closed.store(true, SeqCst);
         endpoint.closed.cancel();
         self.change(|table| {
             if let Some(route) = table.get_mut(&endpoint.options.path)

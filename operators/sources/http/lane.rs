@@ -40,6 +40,8 @@ pub(super) struct Lane {
     pub buffered: Buffered,
     pub date: Date,
     pub memory: Memory,
+    /// Cancelled when the server stops. Its own: every request looks at it.
+    pub stop: CancellationToken,
     epoch: Cell<usize>,
     table: RefCell<Arc<Table>>,
     sources: RefCell<HashMap<String, Rc<LaneSource>>>,
@@ -58,7 +60,7 @@ pub(super) struct Memory {
 const READ_BYTES: usize = 256 << 10;
 /// Buffers that are kept for requests that come in pieces, and the largest that is kept: 16 MiB in all.
 const SPARES: usize = 64;
-const SPARE_BYTES: usize = 256 << 10;
+pub(super) const SPARE_BYTES: usize = 256 << 10;
 
 impl Default for Memory {
     fn default() -> Memory {
@@ -106,6 +108,7 @@ impl Lane {
             replies: Replies::default(),
             date: Date::new(),
             memory: Memory::default(),
+            stop: shared.stop.child_token(),
             buffered: Buffered {
                 limit: shared.limits.buffered_bytes,
                 bytes: Cell::new(0),
@@ -142,7 +145,7 @@ impl Lane {
         let table = self.table.borrow();
         let all_open = table.values().all(|route| matches!(route, Route::Open(_)));
         let any = !table.is_empty() || self.shared.reads.get().is_some();
-        any && all_open && !self.shared.stop.is_cancelled()
+        any && all_open && !self.stop.is_cancelled()
     }
 
     /// Whether pages of `origin` may read the answers of any source.

@@ -31,7 +31,7 @@ use super::batch::{LaneSource, Taken};
 use super::body::{self, Share};
 use super::connection::{HEAD_BYTES, is_refusal};
 use super::head::{self, Head, Plain};
-use super::lane::{Found, Lane};
+use super::lane::{Found, Lane, SPARE_BYTES};
 use super::request;
 use super::verdict::Awaited;
 use crate::formats::json::Decoded;
@@ -39,8 +39,10 @@ use crate::formats::json::Decoded;
 /// Requests of one connection that wait for their answers; more are left in the socket. A browser sends none behind
 /// another, and a collector that forwards for many fills batches with as many.
 const AT_ONCE: usize = 256;
-/// The same in bytes of their bodies: a lane's log takes 64 MiB that wait.
+/// The same in bytes of their bodies, and of what is to be said of bad rows: a lane's log takes 64 MiB that wait.
 const AT_ONCE_BYTES: usize = 1 << 20;
+/// Memory of what is wrong with a row, about.
+const FAILED_BYTES: usize = 128;
 
 /// Room for more of a head that is cut.
 const ROOM_BYTES: usize = 4 << 10;
@@ -74,7 +76,7 @@ pub(super) async fn serve(lane: &Lane, stream: &mut TcpStream, peer: IpAddr) -> 
         since: Instant::now(),
         timer: None,
     };
-    let mut stop = pin!(lane.shared.stop.cancelled());
+    let mut stop = pin!(lane.stop.cancelled());
     std::future::poll_fn(|cx| connection.poll(cx, stop.as_mut())).await
 }
 
@@ -119,6 +121,7 @@ enum Ending {
 
 struct Waiting {
     began: Instant,
+    /// What it counts for in `waiting_bytes`.
     bytes: usize,
     /// The page that sent it, and who says whether it may read the answer.
     origin: Option<(HeaderValue, Rc<LaneSource>)>,
@@ -144,10 +147,12 @@ impl Connection<'_> {
                 continue;
             }
             if self.ending.is_none() && stop.as_mut().poll(cx).is_ready() {
-                // hyper ends a request that has begun in order.
-                self.ending = Some(match self.kept.is_empty() {
-                    true => Ending::Over,
-                    false => Ending::Other,
+                self.ending = Some(match (self.kept.is_empty(), self.waiting.is_empty()) {
+                    (true, true) => Ending::Over,
+                    // More may be on its way, which must not reset the connection under the answers.
+                    (true, false) => Ending::Refused,
+                    // hyper ends a request that has begun in order.
+                    (false, _) => Ending::Other,
                 });
                 continue;
             }
@@ -168,7 +173,12 @@ impl Connection<'_> {
         all_sent.then(|| match ending {
             Ending::Over => End::Over,
             Ending::Refused => End::Refused,
-            Ending::Other => End::Other(Bytes::from(std::mem::take(&mut self.kept))),
+            Ending::Other => {
+                let kept = std::mem::take(&mut self.kept);
+                let read = Bytes::copy_from_slice(&kept);
+                self.lane.memory.give(kept);
+                End::Other(read)
+            }
         })
     }
 
@@ -210,6 +220,7 @@ impl Connection<'_> {
         if !rest.is_empty() {
             let mut kept = self.lane.memory.take();
             kept.extend_from_slice(rest);
+            self.since = Instant::now();
             self.keep(kept, 0);
         }
         Poll::Ready(())
@@ -261,12 +272,12 @@ impl Connection<'_> {
     /// Takes the request that `bytes` begin with; how many of them it is. Nothing if it is cut, or not for here.
     fn take_one(&mut self, bytes: &[u8]) -> Option<usize> {
         let head = match head::read(bytes) {
-            Head::Plain(head) => head,
+            Head::Plain(head) if head.head <= HEAD_BYTES => head,
             Head::Partial if bytes.len() <= HEAD_BYTES => {
                 self.cut = Cut::Head(bytes.len());
                 return None;
             }
-            Head::Partial | Head::Other => {
+            Head::Plain(_) | Head::Partial | Head::Other => {
                 self.ending = Some(Ending::Other);
                 return None;
             }
@@ -306,17 +317,21 @@ impl Connection<'_> {
                 request::take_sent(self.lane, &source, self.peer, body)
             }
         };
+        let mut held = head.body;
         let state = match taken {
-            Ok(Taken { decoded, verdict }) => State::Taken(decoded, verdict),
+            Ok(Taken { decoded, verdict }) => {
+                held += decoded.failed.len() * FAILED_BYTES;
+                State::Taken(decoded, verdict)
+            }
             Err(answer) => {
                 self.ending = Some(Ending::Refused);
                 State::Refused(answer)
             }
         };
-        self.waiting_bytes += head.body;
+        self.waiting_bytes += held;
         self.waiting.push_back(Waiting {
             began: self.since,
-            bytes: head.body,
+            bytes: held,
             origin: head.origin.map(|origin| (origin, source)),
             pixel: head.get,
             state,
@@ -326,6 +341,10 @@ impl Connection<'_> {
     /// Keeps what of `bytes` was not taken.
     fn keep(&mut self, mut bytes: Vec<u8>, taken: usize) {
         bytes.drain(..taken);
+        if taken > 0 && bytes.capacity() > SPARE_BYTES {
+            // A large request has left a small rest.
+            bytes.shrink_to(2 * bytes.len());
+        }
         self.cut = match self.cut {
             Cut::Head(_) => Cut::Head(bytes.len()),
             cut => cut,
@@ -336,6 +355,9 @@ impl Connection<'_> {
             self.kept = bytes;
         }
         if let Err(crowded) = self.share.hold(self.kept.len()) {
+            self.kept = Vec::new();
+            // Less is never refused.
+            let _ = self.share.hold(0);
             self.refuse(crowded.answer());
         }
     }
@@ -359,7 +381,10 @@ impl Connection<'_> {
                 return Ok(());
             }
             let sent = self.poll_send(cx, &answers)?;
-            self.unsent.extend_from_slice(&answers[sent..]);
+            if sent < answers.len() {
+                self.unsent.extend_from_slice(&answers[sent..]);
+                self.since = Instant::now();
+            }
         }
     }
 
@@ -382,9 +407,10 @@ impl Connection<'_> {
     /// Writes the answers that are next and known.
     fn settle(&mut self, cx: &mut Context<'_>, to: &mut Vec<u8>) {
         let now = Timestamp::now();
-        while let Some(next) = self.waiting.front_mut()
+        // Room first: a verdict that is seen is counted.
+        while to.len() < WRITE_BYTES
+            && let Some(next) = self.waiting.front_mut()
             && next.state.poll(self.lane, cx).is_ready()
-            && to.len() < WRITE_BYTES
             && let Some(next) = self.waiting.pop_front()
         {
             self.waiting_bytes -= next.bytes;
@@ -401,8 +427,10 @@ impl Connection<'_> {
         let Lane { replies, date, .. } = self.lane;
         let mut answer = match &next.state {
             State::Taken(decoded, _) => match replies.all_good(decoded) {
-                Some(reply) if next.origin.is_none() && !next.pixel => {
-                    date.write_reply(&reply, now, to);
+                Some(reply) if !next.pixel => {
+                    let page = next.origin.as_ref();
+                    let page = page.map(|(origin, source)| (origin, source.endpoint.options.allows(origin)));
+                    date.write_reply(&reply, page, now, to);
                     return StatusCode::OK;
                 }
                 _ if next.pixel => answer::pixel(),

@@ -124,7 +124,7 @@ pub(super) fn take_query(source: &Rc<LaneSource>, peer: IpAddr, query: &str) -> 
 }
 
 fn is_taking(source: &LaneSource) -> Result<(), Box<Answer>> {
-    if source.endpoint.closed.is_cancelled() {
+    if source.endpoint.is_closed() {
         return Err(Box::new(away()));
     }
     source

@@ -36,6 +36,10 @@ impl AsyncRead for Rewound {
         let some = self.read.len().min(to.remaining());
         to.put_slice(&self.read[..some]);
         self.read.advance(some);
+        if self.read.is_empty() {
+            // Its memory goes with the last byte.
+            self.read = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures::FutureExt;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http_body_util::BodyExt;
 use httpdate::fmt_http_date;
 use millstream_engine::time::Timestamp;
@@ -34,9 +34,24 @@ impl Date {
         date
     }
 
-    /// Writes a reply with 200 and nothing else to say.
-    pub fn write_reply(&self, body: &[u8], now: Timestamp, to: &mut Vec<u8>) {
+    /// Writes a reply with 200 and nothing else to say but to the page of an origin, which may read it or not: what
+    /// [`super::answer::allow_origin`] says.
+    pub fn write_reply(
+        &self,
+        body: &[u8],
+        page: Option<(&HeaderValue, bool)>,
+        now: Timestamp,
+        to: &mut Vec<u8>,
+    ) {
         to.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n");
+        if let Some((origin, allowed)) = page {
+            to.extend_from_slice(b"vary: Origin\r\n");
+            if allowed {
+                to.extend_from_slice(b"access-control-allow-origin: ");
+                to.extend_from_slice(origin.as_bytes());
+                to.extend_from_slice(b"\r\naccess-control-allow-credentials: true\r\n");
+            }
+        }
         self.write_rest(Some(body.len()), body, now, to);
     }
 

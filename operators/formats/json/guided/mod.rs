@@ -77,7 +77,11 @@ impl Rows {
             return Some(text.blanks(at) + 1);
         }
         loop {
-            let Found { column, value } = self.guide.order.field(text, at, &self.by_name)?;
+            let Found { column, mut value } = self.guide.order.field(text, at, &self.by_name)?;
+            // A producer with more blanks than the one before it.
+            if matches!(text.get(value)?, b' ' | b'\t' | b'\r' | b'\n') {
+                value = text.blanks(value);
+            }
             at = match column {
                 Some(column) => {
                     self.guide.give(column)?;

@@ -50,3 +50,27 @@ fn a_source_that_is_still_to_come_asks_for_patience() {
         );
     }
 }
+
+/// A page that is left sends its beacon once: what has begun when the server stops is read to its end and answered.
+#[tokio::test]
+async fn a_request_that_has_begun_is_answered() {
+    let house = House::new(Limits::default());
+    let (_source, _stop) = house.open("impressions", impressions_options());
+    let whole = post(PATH, envelope(0..1));
+    let begun = [10, whole.len() - 5].map(|cut| {
+        let mut client = house.client();
+        // With the first answer it is known that the second request has come as far as that.
+        client.send(&[&whole[..], &whole[..cut]].concat());
+        assert_eq!(client.receive().expect("an answer").status, 200);
+        (client, cut)
+    });
+    let rest = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        for (mut client, cut) in begun {
+            client.send(&whole[cut..]);
+            assert_eq!(client.receive().expect("an answer").status, 200, "cut at {cut}");
+            assert!(client.receive().is_none(), "the server has stopped");
+        }
+    };
+    futures::join!(house.ingest.shutdown(), rest);
+}
