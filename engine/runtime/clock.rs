@@ -9,6 +9,7 @@
 //! When all partitions are idle, wall-clock time moves the watermark on, so the last windows of a quiet
 //! stream still close.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -38,8 +39,7 @@ pub struct SourceClock {
     settings: ClockSettings,
     partitions: Mutex<All>,
     watermark: watch::Sender<Timestamp>,
-    /// When it moved last.
-    moved: Mutex<Instant>,
+    moves: Mutex<Moves>,
 }
 
 #[derive(Debug)]
@@ -78,7 +78,7 @@ impl SourceClock {
                 deserted: false,
             }),
             watermark: watch::Sender::new(resumed),
-            moved: Mutex::new(Instant::now()),
+            moves: Mutex::default(),
         }
     }
 
@@ -114,12 +114,10 @@ impl SourceClock {
         self.advance(&all, now);
     }
 
-    /// When the watermark moved last.
-    pub fn moved(&self) -> Instant {
-        *self
-            .moved
-            .lock()
-            .expect("nothing panics while it holds an instant")
+    /// When the watermark first moved beyond `heard`.
+    pub fn moved_beyond(&self, heard: Timestamp) -> Instant {
+        let moves = self.moves.lock().expect("nothing panics while it holds them");
+        moves.beyond(heard)
     }
 
     /// Follows the source's watermark.
@@ -191,10 +189,9 @@ impl SourceClock {
             standing
         };
         if to > standing {
-            *self
-                .moved
-                .lock()
-                .expect("nothing panics while it holds an instant") = Instant::now();
+            let mut moves = self.moves.lock().expect("nothing panics while it holds them");
+            moves.note(to, Instant::now());
+            drop(moves);
             self.watermark.send_replace(to);
         }
         standing.max(to)
@@ -207,11 +204,52 @@ impl SourceClock {
     }
 }
 
+/// The latest moves of the watermark, ascending: whoever hears of them late knows since when.
+#[derive(Debug, Default)]
+struct Moves(VecDeque<(Timestamp, Instant)>);
+
+/// Moves that are closer than this are one, of the time of the first; and how many are remembered.
+const ONE_MOVE: Duration = Duration::from_millis(1);
+const MOST_MOVES: usize = 8_192;
+
+impl Moves {
+    fn note(&mut self, to: Timestamp, at: Instant) {
+        match self.0.back_mut() {
+            Some((last, since)) if at.duration_since(*since) < ONE_MOVE => *last = to,
+            _ => {
+                if self.0.len() == MOST_MOVES {
+                    self.0.pop_front();
+                }
+                self.0.push_back((to, at));
+            }
+        }
+    }
+
+    fn beyond(&self, heard: Timestamp) -> Instant {
+        let next = self.0.partition_point(|(to, _)| *to <= heard);
+        self.0.get(next).map_or_else(Instant::now, |(_, at)| *at)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const S: i64 = 1_000_000;
+
+    #[test]
+    fn who_hears_late_knows_since_when() {
+        let mut moves = Moves::default();
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        for (to, ms) in [(10, 0), (20, 5), (21, 5), (30, 10)] {
+            moves.note(at(to), after(ms));
+        }
+        for (heard, ms) in [(0, 0), (9, 0), (10, 5), (20, 5), (21, 10), (29, 10)] {
+            assert_eq!(moves.beyond(at(heard)), after(ms), "heard {heard}");
+        }
+        assert!(moves.beyond(at(30)) >= start);
+    }
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp(seconds * S)

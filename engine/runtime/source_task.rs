@@ -284,9 +284,9 @@ impl SourceTask {
     async fn advance(&mut self, watermark: &mut watch::Receiver<Timestamp>) -> Result<()> {
         let to = *watermark.borrow_and_update();
         if to > self.sent {
+            let since = self.clock.moved_beyond(self.sent);
             self.sent = to;
             self.metrics.saw_watermark(to);
-            let since = self.clock.moved();
             self.chain.watermark(Moved { to, since }).await?;
         }
         Ok(())
