@@ -255,7 +255,6 @@ impl LaneSource {
             },
             wait: self.endpoint.options.ack != Ack::Memory,
             delivery: self.delivery(),
-            path: self.endpoint.options.path.clone(),
             in_flight,
         }
     }
@@ -283,7 +282,6 @@ struct Written {
     waiting: Waiting,
     wait: bool,
     delivery: Option<Delivery>,
-    path: String,
     in_flight: BatchInFlight,
 }
 
@@ -302,13 +300,14 @@ impl Written {
             Ok(_) => (None, Ok(())),
             Err(e) => (None, Err(e)),
         };
+        let outcome = outcome.map_err(|e| not_taken(e, self.in_flight.path()));
         // What is in the log is read from it to the end, so an orderly stop need not wait for its delivery here.
         drop(self.in_flight);
         match (outcome, seq, self.delivery) {
             (Ok(()), Some(seq), Some(delivery)) => {
                 tokio::task::spawn_local(async move { self.waiting.tell(delivery.of(seq).await) });
             }
-            (outcome, _, _) => self.waiting.tell(outcome.map_err(|e| not_taken(e, &self.path))),
+            (outcome, _, _) => self.waiting.tell(outcome),
         }
     }
 }

@@ -144,6 +144,13 @@ impl Endpoint {
 /// A batch that is not yet durable.
 pub(super) struct BatchInFlight(Arc<Endpoint>);
 
+impl BatchInFlight {
+    /// Where its rows were sent to.
+    pub fn path(&self) -> &str {
+        &self.0.options.path
+    }
+}
+
 impl Drop for BatchInFlight {
     fn drop(&mut self) {
         if self.0.busy.fetch_sub(1, SeqCst) == 1 {

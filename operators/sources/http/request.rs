@@ -179,7 +179,9 @@ pub(super) fn settled(lane: &Lane, decoded: &Decoded, verdict: Verdict) -> Resul
     let invalid = decoded.failed.len();
     let good = decoded.rows - invalid;
     lane.stats().rows.fetch_add(good as u64, Relaxed);
-    lane.stats().invalid.fetch_add(invalid as u64, Relaxed);
+    if invalid > 0 {
+        lane.stats().invalid.fetch_add(invalid as u64, Relaxed);
+    }
     Ok(())
 }
 

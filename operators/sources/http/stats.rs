@@ -30,8 +30,9 @@ pub struct IngestStats {
     pub times: BTreeMap<u64, u64>,
 }
 
-/// Counters of one lane.
+/// Counters of one lane, on cache lines of their own.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(super) struct LaneStats {
     answers: [AtomicU64; STATUSES.len()],
     times: [AtomicU64; TIMES],
