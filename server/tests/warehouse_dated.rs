@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -18,12 +20,16 @@ use millstream_engine::metrics::Counters;
 use millstream_engine::run::DatedRun;
 use millstream_engine::sink::{Committable, SinkConnector, SinkContext};
 use millstream_operators::sinks::redshift::RedshiftConnector;
+use redshift::data_api::{CANCELLED, FOLLOWED};
 use redshift::postgres::{Postgres, USER};
 use redshift::stand_in::Redshift;
 use serde_json::{Value, json};
 use support::{Aws, python_json};
 
 const BUCKET: &str = "millstream-dated";
+
+/// Between looks at what a test waits for.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// At the end of a date's rows.
 const LAST: Barrier = Barrier {
@@ -78,10 +84,9 @@ fn redshift_with_credentials() {
     let api = redshift::data_api::start(&redshift, &tables, &endpoint);
     let api = json!({ "cluster": "warehouse", "user": "loader", "database": "shop", "endpoint": api });
     let staging = format!("s3://{BUCKET}/by-api");
-    scenario(
-        &tables,
-        &json!({ "data_api": api, "staging": staging, "iam_role": "default" }),
-    );
+    let options = json!({ "data_api": api, "staging": staging, "iam_role": "default" });
+    scenario(&tables, &options);
+    cancels_what_nobody_waits_for(&tables, &options);
     redshift::check_statements(&redshift.statements());
 }
 
@@ -271,6 +276,60 @@ fn shows_partitions(tables: &Postgres, redshift: &Redshift, options: &Value) {
             "ALTER TABLE \"spectrum\".\"shown_spectrum\" ADD IF NOT EXISTS PARTITION (\"year\" = '2026', \"month\" = \
              '12') LOCATION 's3://lake/people/year=2026/month=12/'"
         )
+    );
+}
+
+/// A batch that is under way when its load is given up comes to nothing; the load is made later.
+fn cancels_what_nobody_waits_for(tables: &Postgres, options: &Value) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let sink = Sink {
+        dir: dir.path(),
+        options,
+        more: json!({}),
+        table: "given_up",
+    };
+    let loaded = "SELECT string_agg(run, ' ') FROM millstream_ledger WHERE table_name = 'given_up'";
+    runtime.expect("a runtime").block_on(async {
+        let connect = || async {
+            redshift::postgres::connect(tables.port)
+                .await
+                .expect("it takes connections")
+        };
+        let (other, client) = (connect().await, connect().await);
+        let asked = async |sql: &str| redshift::postgres::simple(&client, sql).await.expect("an answer");
+        let waits = "SELECT pid FROM pg_locks WHERE NOT granted";
+        let what = sink.transform("2026-11-24", 1, &[("a", 1)]).await;
+        // It may be read, but not locked.
+        let lock = "BEGIN; LOCK TABLE millstream_ledger IN ROW EXCLUSIVE MODE";
+        other.batch_execute(lock).await.expect("nobody else has it");
+        let (followed, cancelled) = (FOLLOWED.load(SeqCst), CANCELLED.load(SeqCst));
+        let under_way = async {
+            while asked(waits).await.is_empty() || FOLLOWED.load(SeqCst) == followed {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = sink.load("2026-11-24", 1, &what) => panic!("the ledger is locked"),
+            () = under_way => {}
+        }
+        while CANCELLED.load(SeqCst) == cancelled {
+            tokio::time::sleep(LOOK).await;
+        }
+        other.batch_execute("COMMIT").await.expect("it is there");
+        while !asked(waits).await.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+        assert_eq!(asked(loaded).await, [[None]]);
+        sink.load("2026-11-24", 1, &what).await;
+    });
+    assert_eq!(tables.value(loaded).as_deref(), Some("2026-11-24"));
+    assert_eq!(
+        tables.value("SELECT count(*) FROM given_up").as_deref(),
+        Some("1")
     );
 }
 
