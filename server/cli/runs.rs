@@ -77,7 +77,8 @@ pub struct Backfill {
     /// Stop before the load
     #[arg(long, conflicts_with = "load_only")]
     transform_only: bool,
-    /// Load again what was transformed last
+    /// Load what was transformed last; what has been loaded into Redshift stays as it is, rows that were deleted by hand
+    /// come back only with their transform
     #[arg(long)]
     load_only: bool,
     /// Only dates that failed or were cancelled

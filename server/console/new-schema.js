@@ -87,8 +87,9 @@ $("y-file").addEventListener("change", async ({ target }) => {
   const [file] = target.files;
   if (!file) return;
   setText(await file.text());
-  say(`${file.name} is read.`);
   await attempt(form, checkText);
+  // Last, as every attempt takes away what was said before.
+  say(`${file.name} is read.`);
 });
 $("check").addEventListener("click", () => attempt(form, checkText));
 

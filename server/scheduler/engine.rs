@@ -16,7 +16,7 @@ use millstream_engine::run::DatedRun;
 use millstream_engine::runtime::{self, RunOptions, dated};
 use millstream_engine::schedule::Schedule;
 use millstream_engine::time::Timestamp;
-use millstream_operators::sources::objects;
+use millstream_operators::sources::objects::Marker;
 use tokio::runtime::Handle;
 
 use crate::catalog::Catalog;
@@ -50,6 +50,8 @@ struct Kept {
     /// Of what it was made.
     of: Planned,
     schedule: Schedule,
+    /// What the date waits for.
+    marker: Option<Marker>,
 }
 
 /// What a plan is made of.
@@ -115,32 +117,40 @@ impl Engine {
         planning.await.context("planning panicked")?
     }
 
-    /// What the job's file says of its schedule, for a date; none: this process was not given its pipeline.
-    async fn schedule(&self, job: &Job, date: NaiveDate) -> anyhow::Result<Option<Schedule>> {
+    /// What the job's file says of its schedule and its marker, for a date; none: this process was not given its pipeline.
+    async fn schedule(
+        &self,
+        job: &Job,
+        date: NaiveDate,
+    ) -> anyhow::Result<Option<(Schedule, Option<Marker>)>> {
         let Some(of) = self.of(job).await? else {
             return Ok(None);
         };
         let key = (job.uuid.clone(), date);
-        if let Some(schedule) = self.known(&key, &of) {
-            return Ok(Some(schedule));
+        if let Some(known) = self.known(&key, &of) {
+            return Ok(Some(known));
         }
         let plan = self.plan(of.clone(), date).await?;
         let schedule = plan
             .schedule
             .clone()
             .with_context(|| format!("the pipeline {} has no [schedule] any longer", job.log_name))?;
+        let sources = plan.sources.iter().map(|of| (of.kind.as_str(), &of.options));
+        let marker = schedule.marker.as_deref();
+        let marker = marker.map(|url| Marker::new(url, sources)).transpose()?;
         let kept = Kept {
             of,
             schedule: schedule.clone(),
+            marker: marker.clone(),
         };
         self.kept().put(key, kept);
-        Ok(Some(schedule))
+        Ok(Some((schedule, marker)))
     }
 
-    fn known(&self, key: &(String, NaiveDate), of: &Planned) -> Option<Schedule> {
+    fn known(&self, key: &(String, NaiveDate), of: &Planned) -> Option<(Schedule, Option<Marker>)> {
         let mut kept = self.kept();
         let kept = kept.get(key).filter(|kept| kept.of.is_like(of))?;
-        Some(kept.schedule.clone())
+        Some((kept.schedule.clone(), kept.marker.clone()))
     }
 
     fn kept(&self) -> MutexGuard<'_, LruCache<(String, NaiveDate), Kept>> {
@@ -223,7 +233,7 @@ fn hopeless(error: &anyhow::Error) -> RunError {
 #[async_trait]
 impl Execute for Engine {
     async fn rules(&self, job: &Job, now: Timestamp) -> anyhow::Result<Option<Rules>> {
-        let Some(schedule) = self.schedule(job, job.start_date).await? else {
+        let Some((schedule, _)) = self.schedule(job, job.start_date).await? else {
             return Ok(None);
         };
         let newest = schedule.newest(now);
@@ -247,11 +257,9 @@ impl Execute for Engine {
 
     async fn ready(&self, job: &Job, date: NaiveDate) -> anyhow::Result<bool> {
         let schedule = self.schedule(job, date).await?;
-        match schedule
-            .context("this process was not given the pipeline")?
-            .marker
-        {
-            Some(marker) => Ok(objects::exists(&marker).await?),
+        let (_, marker) = schedule.context("this process was not given the pipeline")?;
+        match marker {
+            Some(marker) => Ok(marker.exists().await?),
             None => Ok(true),
         }
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use support::advertising::{ALL, DATES, Sent, backfill, date, into_the_lake, wait_until_loaded, write};
 use support::proxy::{self, Proxy};
-use support::{Aws, Launch, Millstream, free_port, log, pause, python_json};
+use support::{Aws, Launch, Millstream, free_port, get, log, pause, python_json};
 
 #[test]
 fn a_date_that_is_made_again_is_replaced_wherever_the_process_was_killed() {
@@ -97,7 +97,46 @@ fn a_date_that_is_made_again_is_replaced_wherever_the_process_was_killed() {
     wait_until_loaded(&it, dir.path(), name);
     assert_eq!(advertising()["rows"], sent.advertising(&[0, 2, 3]));
     assert_eq!(traffic(), sent.traffic(&[0, 2, 3]));
+    served(&it, &sent.traffic(&[0, 2, 3]));
     assert_eq!(it.terminate(), 0, "{}", log(dir.path()));
+}
+
+/// What the runs have made is what whoever asks for an ad gets, of every ad: with clicks, without, and with clicks only.
+fn served(it: &Millstream, traffic: &Value) {
+    let mut ads: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
+    for row in traffic.as_array().expect("rows") {
+        let ad = row[0].as_str().expect("an ad");
+        let day = json!({ "day": row[1], "impressions": row[2], "clicks": row[3] });
+        ads.entry(ad).or_default().push(day);
+    }
+    let mut seen = [0; 2];
+    for (ad, days) in ads {
+        let path = format!(
+            "/advertising/traffic/{ad}?start={}&end={}",
+            date(0),
+            date(DATES - 1)
+        );
+        let (status, said) = get(&it.admin, &path);
+        assert_eq!(status, 200, "{said}");
+        let mut said: Value = serde_json::from_str(&said).expect("JSON");
+        for (day, expect) in said["days"].as_array_mut().expect("days").iter_mut().zip(&days) {
+            let both = [&expect["clicks"], &expect["impressions"]].map(|n| n.as_f64().unwrap_or(0.0));
+            let rate = day
+                .as_object_mut()
+                .and_then(|day| day.remove("clickthrough_rate"));
+            let rate = rate.unwrap_or_default();
+            match both {
+                [_, 0.0] => assert!(rate.is_null(), "{rate}"),
+                [clicks, impressions] => assert_eq!(rate.as_f64(), Some(clicks / impressions)),
+            }
+            seen[usize::from(both[1] > 0.0)] += 1;
+        }
+        assert_eq!(said["days"], Value::Array(days));
+    }
+    assert!(
+        seen.iter().all(|days| *days > 0),
+        "days without impressions, and with: {seen:?}"
+    );
 }
 
 #[test]

@@ -27,8 +27,7 @@ $SCHEDULE
 retry = { first = "5s", longest = "5s" }
 
 [source.rows]
-type = "file"
-path = "in/${date}/rows.json"
+$SOURCE
 event_time = "at"
 [source.rows.columns]
 id = "string not null"
@@ -47,7 +46,7 @@ struct Case {
     last: &'static [(&'static str, &'static str)],
 }
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
     // Without the expression, both dates would be old enough at once.
     Case {
         name: "by_cron",
@@ -70,6 +69,13 @@ const CASES: [Case; 5] = [
     Case {
         name: "on_an_object",
         schedule: "available_after = \"24h\"\nstart = \"2026-11-23\"\nmarker = \"s3://logs/${date:%Y/%m/%d}/COMPLETE\"",
+        first: &[("2026-11-23", "load_success"), ("2026-11-24", "waiting")],
+        last: &[("2026-11-23", "load_success"), ("2026-11-24", "load_success")],
+    },
+    // Where only the file says that it is.
+    Case {
+        name: "on_an_object_of_another",
+        schedule: "available_after = \"24h\"\nstart = \"2026-11-23\"\nmarker = \"s3://elsewhere/${date}/COMPLETE\"",
         first: &[("2026-11-23", "load_success"), ("2026-11-24", "waiting")],
         last: &[("2026-11-23", "load_success"), ("2026-11-24", "load_success")],
     },
@@ -97,11 +103,22 @@ fn dates_run_when_the_schedule_says() {
     }
     std::fs::write(dir.path().join("in/2026-11-23/COMPLETE"), "").expect("a writable directory");
     put_object(&aws.endpoint, "logs/2026/11/23/COMPLETE", "");
+    let elsewhere = Aws::start();
+    for key in ["", "/2026-11-23/COMPLETE"] {
+        put_object(&elsewhere.endpoint, &format!("elsewhere{key}"), "");
+    }
+    for day in ["2026-11-23", "2026-11-24"] {
+        put_object(
+            &elsewhere.endpoint,
+            &format!("elsewhere/{day}/rows.json"),
+            &two_rows(day),
+        );
+    }
     let lock = Lock::of(&warehouse);
 
     let files: Vec<String> = CASES
         .iter()
-        .map(|case| case.write(dir.path(), &warehouse))
+        .map(|case| case.write(dir.path(), &warehouse, &elsewhere))
         .collect();
     let others: Vec<&str> = files[1..].iter().map(String::as_str).collect();
     let it = Millstream::start_with(
@@ -127,6 +144,7 @@ fn dates_run_when_the_schedule_says() {
 
     std::fs::write(dir.path().join("in/2026-11-24/COMPLETE"), "").expect("a writable directory");
     put_object(&aws.endpoint, "logs/2026/11/24/COMPLETE", "");
+    put_object(&elsewhere.endpoint, "elsewhere/2026-11-24/COMPLETE", "");
     lock.open();
     for case in CASES.iter().filter(|case| case.name != "by_cron") {
         case.wait_for(&it, case.last);
@@ -147,7 +165,14 @@ fn dates_run_when_the_schedule_says() {
 }
 
 impl Case {
-    fn write(&self, dir: &Path, warehouse: &Postgres) -> String {
+    fn write(&self, dir: &Path, warehouse: &Postgres, elsewhere: &Aws) -> String {
+        let source = match self.name {
+            "on_an_object_of_another" => format!(
+                "type = \"s3\"\npath = \"s3://elsewhere/${{date}}/\"\ninclude = \"*.json\"\nendpoint = \"{}\"",
+                elsewhere.endpoint
+            ),
+            _ => "type = \"file\"\npath = \"in/${date}/rows.json\"".into(),
+        };
         let sink = match self.name {
             "too_slow" => format!(
                 "type = \"redshift\"\ndialect = \"postgres\"\ntable = \"slow\"\nurl = \"{}\"\npassword = \"${{WAREHOUSE_PASSWORD}}\"",
@@ -155,7 +180,8 @@ impl Case {
             ),
             name => format!("type = \"sqlite\"\ntable = \"{name}\"\nkey = [\"id\"]"),
         };
-        let text = PIPELINE.replace("$NAME", self.name).replace("$SINK", &sink);
+        let text = PIPELINE.replace("$NAME", self.name).replace("$SOURCE", &source);
+        let text = text.replace("$SINK", &sink);
         let file = dir.join(format!("{}.toml", self.name));
         std::fs::write(&file, text.replace("$SCHEDULE", self.schedule)).expect("a writable directory");
         file.display().to_string()
@@ -190,8 +216,12 @@ fn runs(it: &Millstream, pipeline: &str) -> BTreeMap<String, Value> {
 fn rows(dir: &Path, date: &str) {
     let folder = dir.join("in").join(date);
     std::fs::create_dir_all(&folder).expect("a writable directory");
+    std::fs::write(folder.join("rows.json"), two_rows(date)).expect("a writable directory");
+}
+
+fn two_rows(date: &str) -> String {
     let row = |n: i64| format!("{{\"id\":\"{date}-{n}\",\"at\":\"{date} 12:00:0{n}\"}}\n");
-    std::fs::write(folder.join("rows.json"), row(1) + &row(2)).expect("a writable directory");
+    row(1) + &row(2)
 }
 
 /// A table that somebody holds on to.

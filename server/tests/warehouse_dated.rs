@@ -9,6 +9,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
@@ -18,12 +20,22 @@ use millstream_engine::metrics::Counters;
 use millstream_engine::run::DatedRun;
 use millstream_engine::sink::{Committable, SinkConnector, SinkContext};
 use millstream_operators::sinks::redshift::RedshiftConnector;
+use redshift::data_api::{CANCELLED, FOLLOWED};
 use redshift::postgres::{Postgres, USER};
 use redshift::stand_in::Redshift;
 use serde_json::{Value, json};
 use support::{Aws, python_json};
 
 const BUCKET: &str = "millstream-dated";
+
+/// Between looks at what a test waits for.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// At the end of a date's rows.
+const LAST: Barrier = Barrier {
+    epoch: Epoch(1),
+    last: true,
+};
 
 #[test]
 fn runs_of_dates_in_postgres() {
@@ -63,6 +75,7 @@ fn redshift_with_credentials() {
         "iam_role": "default" });
     scenario(&tables, &options);
     shows_partitions(&tables, &redshift, &options);
+    vacuums_once_a_day(&tables, &redshift, &options);
     refuses_as_redshift_does(&tables, &redshift, &endpoint, &options);
     redshift::check_statements(&redshift.statements());
 
@@ -71,10 +84,9 @@ fn redshift_with_credentials() {
     let api = redshift::data_api::start(&redshift, &tables, &endpoint);
     let api = json!({ "cluster": "warehouse", "user": "loader", "database": "shop", "endpoint": api });
     let staging = format!("s3://{BUCKET}/by-api");
-    scenario(
-        &tables,
-        &json!({ "data_api": api, "staging": staging, "iam_role": "default" }),
-    );
+    let options = json!({ "data_api": api, "staging": staging, "iam_role": "default" });
+    scenario(&tables, &options);
+    cancels_what_nobody_waits_for(&tables, &options);
     redshift::check_statements(&redshift.statements());
 }
 
@@ -138,7 +150,7 @@ fn scenario(warehouse: &Postgres, options: &Value) {
         "a date that is too old is not kept"
     );
     let ledger = warehouse.value(
-        "SELECT string_agg(run || '#' || number || ':' || rows, ' ' ORDER BY run) FROM millstream_ledger",
+        "SELECT string_agg(run || '#' || number || ':' || rows, ' ' ORDER BY run) FROM millstream_ledger WHERE run <> 'vacuum'",
     );
     assert_eq!(
         ledger.as_deref(),
@@ -174,6 +186,16 @@ fn scenario(warehouse: &Postgres, options: &Value) {
         );
     });
     assert_eq!(all("raced"), "a1@2026-11-24", "of two processes one loads");
+    let stalled = Sink {
+        table: "stalled",
+        ..both
+    };
+    runtime.block_on(stalled.overtaken());
+    assert_eq!(
+        all("stalled"),
+        "new2@2026-11-24",
+        "who was overtaken harms nobody"
+    );
     let details = warehouse.value("SELECT details FROM newest WHERE name = 'd'");
     assert_eq!(details.as_deref(), Some("{\"n\": 9}"));
 }
@@ -257,6 +279,91 @@ fn shows_partitions(tables: &Postgres, redshift: &Redshift, options: &Value) {
     );
 }
 
+/// A batch that is under way when its load is given up comes to nothing; the load is made later.
+fn cancels_what_nobody_waits_for(tables: &Postgres, options: &Value) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let sink = Sink {
+        dir: dir.path(),
+        options,
+        more: json!({}),
+        table: "given_up",
+    };
+    let loaded = "SELECT string_agg(run, ' ') FROM millstream_ledger WHERE table_name = 'given_up'";
+    runtime.expect("a runtime").block_on(async {
+        let connect = || async {
+            redshift::postgres::connect(tables.port)
+                .await
+                .expect("it takes connections")
+        };
+        let (other, client) = (connect().await, connect().await);
+        let asked = async |sql: &str| redshift::postgres::simple(&client, sql).await.expect("an answer");
+        let waits = "SELECT pid FROM pg_locks WHERE NOT granted";
+        let what = sink.transform("2026-11-24", 1, &[("a", 1)]).await;
+        // It may be read, but not locked.
+        let lock = "BEGIN; LOCK TABLE millstream_ledger IN ROW EXCLUSIVE MODE";
+        other.batch_execute(lock).await.expect("nobody else has it");
+        let (followed, cancelled) = (FOLLOWED.load(SeqCst), CANCELLED.load(SeqCst));
+        let under_way = async {
+            while asked(waits).await.is_empty() || FOLLOWED.load(SeqCst) == followed {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = sink.load("2026-11-24", 1, &what) => panic!("the ledger is locked"),
+            () = under_way => {}
+        }
+        while CANCELLED.load(SeqCst) == cancelled {
+            tokio::time::sleep(LOOK).await;
+        }
+        other.batch_execute("COMMIT").await.expect("it is there");
+        while !asked(waits).await.is_empty() {
+            tokio::time::sleep(LOOK).await;
+        }
+        assert_eq!(asked(loaded).await, [[None]]);
+        sink.load("2026-11-24", 1, &what).await;
+    });
+    assert_eq!(tables.value(loaded).as_deref(), Some("2026-11-24"));
+    assert_eq!(
+        tables.value("SELECT count(*) FROM given_up").as_deref(),
+        Some("1")
+    );
+}
+
+/// However many dates are loaded on a day.
+fn vacuums_once_a_day(tables: &Postgres, redshift: &Redshift, options: &Value) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    runtime.expect("a runtime").block_on(async {
+        for (date, attempt) in [
+            ("2026-11-23", 1),
+            ("2026-11-24", 1),
+            ("2026-11-25", 1),
+            ("2026-11-23", 2),
+        ] {
+            // A date has a directory of its own.
+            let sink = Sink {
+                dir: &dir.path().join(date),
+                options,
+                more: json!({ "vacuum": "daily" }),
+                table: "cleared",
+            };
+            let what = sink.transform(date, attempt, &[("a", 1)]).await;
+            sink.load(date, attempt, &what).await;
+        }
+    });
+    let said = redshift.statements();
+    let vacuums = said
+        .iter()
+        .filter(|sql| *sql == "VACUUM DELETE ONLY \"public\".\"cleared\"")
+        .count();
+    let days = "SELECT count(DISTINCT loaded_at::date) FROM millstream_ledger WHERE table_name = 'cleared'";
+    assert_eq!(Some(vacuums.to_string()), tables.value(days), "{said:?}");
+}
+
 /// A sink of one table.
 struct Sink<'a> {
     dir: &'a Path,
@@ -267,28 +374,37 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     async fn transform(&self, date: &str, attempt: u32, rows: &[(&str, i64)]) -> Committable {
-        let mut sink = RedshiftConnector
-            .open(self.context(date, attempt))
-            .await
-            .expect("it opens");
+        let mut sink = self.open(date, attempt).await;
         // Batches of one, so that an order between them counts.
         for row in rows {
             sink.write(batch(std::slice::from_ref(row)))
                 .await
                 .expect("rows are taken");
         }
-        let barrier = Barrier {
-            epoch: Epoch(1),
-            last: true,
-        };
-        sink.prepare(barrier).await.expect("rows are staged")
+        sink.prepare(LAST).await.expect("rows are staged")
+    }
+
+    /// A first attempt is given up and goes on all the same, or begins only then, while the second one is made.
+    async fn overtaken(&self) {
+        let date = "2026-11-24";
+        let (mut first, mut late) = (self.open(date, 1).await, self.open(date, 1).await);
+        first.write(batch(&[("old", 1)])).await.expect("rows are taken");
+        let second = self.transform(date, 2, &[("new", 2)]).await;
+        // Its files may be gone under its hands.
+        let _ = first.write(batch(&[("old", 3)])).await;
+        let _ = first.prepare(LAST).await;
+        late.write(batch(&[("late", 4)])).await.expect("rows are taken");
+        late.prepare(LAST).await.expect("rows are staged");
+        self.load(date, 2, &second).await;
+    }
+
+    async fn open(&self, date: &str, attempt: u32) -> Box<dyn millstream_engine::sink::Sink> {
+        let opened = RedshiftConnector.open(self.context(date, attempt)).await;
+        opened.expect("it opens")
     }
 
     async fn load(&self, date: &str, attempt: u32, what: &Committable) {
-        let mut sink = RedshiftConnector
-            .open(self.context(date, attempt))
-            .await
-            .expect("it opens");
+        let mut sink = self.open(date, attempt).await;
         // As the runtime tries again.
         while let Err(e) = sink.commit(Epoch(1), what.clone()).await {
             assert!(matches!(e.class(), ErrorClass::Retry { .. }), "{e}");

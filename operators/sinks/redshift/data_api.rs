@@ -2,7 +2,8 @@
 //!
 //! A transaction is one batch of statements, given as a whole. It cannot look at an answer and stop, so where it is not
 //! to go on it divides by zero. Should this process die meanwhile, the batch goes on without it: the next try waits for
-//! the ledger's lock and then finds its row.
+//! the ledger's lock and then finds its row. Who stops waiting for it (a run that is cancelled, or takes too long) has it
+//! cancelled, as far as that is possible: not while the answer that names it is on its way, and not once it commits.
 
 use std::time::Duration;
 
@@ -117,6 +118,17 @@ impl Api {
 
     /// Waits until a statement is done; whether it has rows.
     async fn done(&self, id: &str) -> Result<bool, Stopped> {
+        let mut waiting = Waiting {
+            client: &self.client,
+            id,
+            given_up: true,
+        };
+        let done = self.described(id).await;
+        waiting.given_up = false;
+        done
+    }
+
+    async fn described(&self, id: &str) -> Result<bool, Stopped> {
         let mut pause = FIRST_PAUSE;
         loop {
             let asked = self.client.describe_statement().id(id).send().await;
@@ -149,6 +161,32 @@ impl Api {
             rows.extend(page.map(|row| row.iter().map(value).collect::<Vec<_>>()));
         }
         Ok(rows)
+    }
+}
+
+/// A statement that somebody waits for.
+struct Waiting<'a> {
+    client: &'a Client,
+    id: &'a str,
+    given_up: bool,
+}
+
+impl Drop for Waiting<'_> {
+    /// Has it cancelled, in the background: what is dropped cannot wait. An error is no more than what there was without.
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        if !self.given_up {
+            return;
+        }
+        let (cancel, id) = (self.client.cancel_statement().id(self.id), self.id.to_string());
+        runtime.spawn(async move {
+            if let Err(error) = cancel.send().await {
+                let error = aws::classify(error, "cancelling a statement of the Redshift Data API");
+                tracing::warn!(statement = id, %error, "it goes on by itself");
+            }
+        });
     }
 }
 

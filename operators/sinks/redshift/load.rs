@@ -3,7 +3,7 @@
 //! The ledger's row is written in the transaction that loads the rows. So a load whose answer was lost, or whose process
 //! was killed anywhere, is made again from the start and either finds its row or finds nothing of what it did.
 
-use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use millstream_engine::sink::SinkContext;
 use millstream_engine::{Error, Result};
 
@@ -81,7 +81,8 @@ impl Loader {
         if let Some(external) = &self.external {
             self.show(&open, external, load).await?;
         }
-        self.keep_up(&open, now.date_naive()).await
+        self.keep_up(&open, now).await;
+        Ok(())
     }
 
     /// Removes the staged files of a load that has been made.
@@ -225,32 +226,37 @@ impl Loader {
     }
 
     /// What lets the table be read quickly. A load is made without it, so a failure is only logged.
-    async fn keep_up(&self, open: &Open<'_>, today: NaiveDate) -> Result<()> {
-        let table = &self.target.name;
-        let vacuums = self.vacuum.is_on(today.weekday()) && self.not_yet_vacuumed(today);
-        let vacuum = vacuums.then(|| plan::vacuum(table, self.target.dialect));
-        let analyze = self.analyze.then(|| plan::analyze(table));
-        for statement in vacuum.into_iter().chain(analyze) {
-            if let Err(stopped) = open.query(&statement).await {
-                let error = stopped.into_error(&statement);
+    async fn keep_up(&self, open: &Open<'_>, now: DateTime<Utc>) {
+        let vacuumed = match self.vacuum.is_on(now.weekday()) {
+            true => self.vacuum(open, now).await,
+            false => Ok(()),
+        };
+        let analyzed = match self.analyze {
+            true => open.query(&plan::analyze(&self.target.name)).await.map(drop),
+            false => Ok(()),
+        };
+        for (doing, done) in [("vacuuming", vacuumed), ("analyzing", analyzed)] {
+            if let Err(stopped) = done {
+                let error = stopped.into_error(format!("{doing} {}", self.target.name));
                 let (pipeline, sink) = (&self.cx.pipeline, &self.cx.name);
                 tracing::warn!(pipeline, sink, %error, "rows are loaded, but the table is not kept up");
             }
         }
-        Ok(())
     }
 
-    /// Notes the day in the data directory, so that a day of many loads has one vacuum.
-    fn not_yet_vacuumed(&self, today: NaiveDate) -> bool {
-        let (note, today) = (self.cx.data_dir.join("vacuumed"), today.to_string());
-        if std::fs::read_to_string(&note).is_ok_and(|last| last == today) {
-            return false;
+    /// Once a day, however many loads of whichever dates the day has: the ledger knows. One that failed is tried again
+    /// after the next load.
+    async fn vacuum(&self, open: &Open<'_>, now: DateTime<Utc>) -> Result<(), Stopped> {
+        let had = open.query(&plan::vacuumed_on(&self.target, now)).await?;
+        if !had.is_empty() {
+            return Ok(());
         }
-        let written = std::fs::create_dir_all(&self.cx.data_dir).and_then(|()| std::fs::write(&note, today));
-        if let Err(error) = written {
-            tracing::debug!(%error, "a day's second load may vacuum again");
+        let vacuum = plan::vacuum(&self.target.name, self.target.dialect);
+        open.query(&vacuum).await?;
+        for statement in plan::note_vacuum(&self.target, now) {
+            open.query(&statement).await?;
         }
-        true
+        Ok(())
     }
 
     /// Has the external table and the date's partition. Neither can stand in a transaction.

@@ -261,10 +261,10 @@ impl Sink for RedshiftSink {
         }
         if typed.num_rows() > 0 {
             let first = self.state.gathered.rows + self.written;
-            let (series, part) = (&self.state.series, &mut self.state.next_part);
+            let (below, part) = (self.below(), &mut self.state.next_part);
             let name = || {
                 *part += 1;
-                part_name(series, *part - 1)
+                part_name(&below, *part - 1)
             };
             self.stage
                 .write(&self.form.numbered(&typed, first)?, name)
@@ -334,15 +334,23 @@ impl RedshiftSink {
         };
         if let Some(dated) = self.form.dated {
             self.state.next_load = dated.attempt.into();
-            // Of an attempt that did not end, or whose rows are about to be replaced.
-            self.stage.forget(&self.state.series)?;
-            self.stage
-                .place
-                .clear(&format!("{}/", self.state.series), |_| true)
-                .await?;
+            // Of attempts that did not end, or whose rows are about to be replaced.
+            let date = format!("{}/", self.state.series);
+            let unwanted = |url: &str| attempt_of(url, &date).is_none_or(|of| of <= dated.attempt);
+            self.stage.forget(&date, unwanted).await?;
+            self.stage.place.clear(&date, unwanted).await?;
         }
         self.begun = true;
         Ok(())
+    }
+
+    /// Where files lie, below the sink's. Each attempt at a date has its own place: one that was given up may be writing
+    /// still, in a process that hangs, and must not touch what a newer one stages.
+    fn below(&self) -> String {
+        match self.form.dated {
+            Some(dated) => format!("{}/{}", self.state.series, dated.attempt),
+            None => self.state.series.clone(),
+        }
     }
 
     /// Goes on from a checkpoint; what was staged after it is staged again.
@@ -350,7 +358,8 @@ impl RedshiftSink {
         if promise.series.is_empty() {
             return Ok(());
         }
-        self.stage.forget(&promise.series)?;
+        let below = format!("{}/", promise.series);
+        self.stage.forget(&below, |_| true).await?;
         let (part, load) = (
             part_name(&promise.series, promise.next_part),
             load_name(&promise.series, promise.next_load),
@@ -366,10 +375,7 @@ impl RedshiftSink {
             };
             name.starts_with(kind) && name >= *than
         };
-        self.stage
-            .place
-            .clear(&format!("{}/", promise.series), later)
-            .await?;
+        self.stage.place.clear(&below, later).await?;
         self.state = promise;
         self.begun = true;
         if !self.state.gathered.parts.is_empty() {
@@ -390,7 +396,7 @@ impl RedshiftSink {
         let manifest = match gathered.parts.is_empty() {
             true => None,
             false => {
-                let name = load_name(&state.series, number);
+                let name = load_name(&self.below(), number);
                 Some(self.stage.place.write_manifest(&name, &gathered.parts).await?)
             }
         };
@@ -412,12 +418,18 @@ impl RedshiftSink {
     }
 }
 
-fn part_name(series: &str, number: u64) -> String {
-    format!("{series}/part-{number:010}.parquet")
+fn part_name(below: &str, number: u64) -> String {
+    format!("{below}/part-{number:010}.parquet")
 }
 
-fn load_name(series: &str, number: u64) -> String {
-    format!("{series}/load-{number:010}.manifest")
+fn load_name(below: &str, number: u64) -> String {
+    format!("{below}/load-{number:010}.manifest")
+}
+
+/// The attempt at a date that staged a file; none: of files that have the date alone in their names.
+fn attempt_of(url: &str, date: &str) -> Option<u32> {
+    let (_, name) = url.rsplit_once(date)?;
+    name.split_once('/')?.0.parse().ok()
 }
 
 /// Of what a load does and of the rows in it.

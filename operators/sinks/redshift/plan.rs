@@ -21,6 +21,9 @@ const STAGE: &str = "millstream_stage";
 /// Ledger rows that are kept of one life of a streaming sink: far more than its checkpoints can be apart from it.
 const LEDGER_ROWS: u64 = 1000;
 
+/// In the ledger, instead of a run: the day of a table's last vacuum.
+const VACUUM: &str = "vacuum";
+
 /// A step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -294,18 +297,48 @@ fn note(steps: &mut Steps, target: &Target, load: &Load, now: DateTime<Utc>) {
         }
         None => {}
     }
-    steps.run(format!(
+    let of = (load.run.as_str(), load.number);
+    steps.run(insert(target, of, &load.digest, load.rows, now));
+}
+
+/// A row of the ledger.
+fn insert(target: &Target, of: (&str, u64), digest: &str, rows: u64, now: DateTime<Utc>) -> String {
+    let (ledger, (run, number)) = (target.ledger(), of);
+    format!(
         "INSERT INTO {ledger} (\"pipeline\", \"sink\", \"table_name\", \"run\", \"number\", \"digest\", \"rows\", \
-         \"loaded_at\") VALUES ({}, {}, {}, {}, {}, {}, {}, {})",
+         \"loaded_at\") VALUES ({}, {}, {}, {}, {number}, {}, {rows}, {})",
         text(&target.pipeline),
         text(&target.sink),
         text(&target.name.table),
-        text(&load.run),
-        load.number,
-        text(&load.digest),
-        load.rows,
+        text(run),
+        text(digest),
         time(now)
-    ));
+    )
+}
+
+/// Asks the ledger whether the table has been vacuumed on a day, after whosever load.
+pub(super) fn vacuumed_on(target: &Target, now: DateTime<Utc>) -> String {
+    format!(
+        "SELECT \"digest\" FROM {} WHERE {} AND \"digest\" = {}",
+        target.ledger(),
+        of_vacuum(target),
+        text(&now.date_naive().to_string())
+    )
+}
+
+/// Notes in the ledger that the table has been vacuumed, instead of when it was before.
+pub(super) fn note_vacuum(target: &Target, now: DateTime<Utc>) -> [String; 2] {
+    let ledger = target.ledger();
+    let day = now.date_naive().to_string();
+    [
+        format!("DELETE FROM {ledger} WHERE {}", of_vacuum(target)),
+        insert(target, (VACUUM, 0), &day, 0, now),
+    ]
+}
+
+fn of_vacuum(target: &Target) -> String {
+    let table = text(&target.name.table);
+    format!("\"table_name\" = {table} AND \"run\" = {}", text(VACUUM))
 }
 
 /// Gives the space of deleted rows back.

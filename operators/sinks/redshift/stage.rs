@@ -148,15 +148,12 @@ impl Stage {
         Ok(kept)
     }
 
-    /// Removes what an earlier life wrote below `series` and did not send. Without S3 it is where kept files are, too.
-    pub fn forget(&self, series: &str) -> Result<()> {
-        let dir = self.dir.join(series);
+    /// Removes what an earlier life wrote below `prefix` and did not send, where it is `unwanted`. Without S3 it is where
+    /// kept files are, too.
+    pub async fn forget(&mut self, prefix: &str, unwanted: impl Fn(&str) -> bool) -> Result<()> {
         match self.place {
             Place::Local(_) => Ok(()),
-            Place::S3 { .. } => match fs::remove_dir_all(&dir) {
-                Err(e) if e.kind() != ErrorKind::NotFound => Err(cannot("remove", &dir, e)),
-                _ => Ok(()),
-            },
+            Place::S3 { .. } => Place::Local(self.dir.clone()).clear(prefix, unwanted).await,
         }
     }
 
@@ -356,16 +353,9 @@ impl Place {
     async fn list(&self, below: &str) -> Result<Vec<String>> {
         match self {
             Place::Local(dir) => {
-                let dir = dir.join(below);
-                let entries = match fs::read_dir(&dir) {
-                    Ok(entries) => entries,
-                    Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-                    Err(e) => return Err(cannot("list", &dir, e)),
-                };
-                let paths = entries.map(|e| e.map(|e| e.path().display().to_string()));
-                paths
-                    .collect::<io::Result<_>>()
-                    .map_err(|e| cannot("list", &dir, e))
+                let mut found = Vec::new();
+                files(&dir.join(below), &mut found)?;
+                Ok(found)
             }
             Place::S3 {
                 client,
@@ -405,6 +395,24 @@ impl Place {
         put.map(drop)
             .map_err(|e| aws::classify(e, format!("writing {}", self.url(name))))
     }
+}
+
+/// Adds the files below a directory, which may not be there.
+fn files(dir: &Path, found: &mut Vec<String>) -> Result<()> {
+    let failed = |e| cannot("list", dir, e);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(failed(e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        match entry.file_type().map_err(failed)?.is_dir() {
+            true => files(&entry.path(), found)?,
+            false => found.push(entry.path().display().to_string()),
+        }
+    }
+    Ok(())
 }
 
 #[derive(Deserialize)]

@@ -21,6 +21,7 @@
 mod finder;
 mod known;
 mod logs;
+mod marker;
 mod names;
 mod notices;
 mod options;
@@ -38,6 +39,7 @@ use millstream_engine::source::{
 };
 use millstream_engine::{Error, Result};
 
+pub use self::marker::Marker;
 use self::options::Settings;
 pub use self::options::{FileOptions, Format, S3Options};
 use self::source::ObjectSource;
@@ -117,23 +119,6 @@ impl SourceConnector for FileConnector {
         let settings = typed::<FileOptions>(&cx.options)?.check()?;
         Ok(Arc::new(ObjectSource::new(settings, cx)?))
     }
-}
-
-/// Whether there is an object, `s3://bucket/key`, or a file.
-///
-/// # Errors
-/// It cannot be asked for.
-pub async fn exists(url: &str) -> Result<bool> {
-    let Some(rest) = url.strip_prefix("s3://") else {
-        let path = url.strip_prefix("file://").unwrap_or(url);
-        let there = tokio::fs::try_exists(path).await;
-        return there.map_err(|e| Error::retry(format!("cannot look for {path}: {e}")));
-    };
-    let (bucket, key) = rest.split_once('/').unwrap_or((rest, ""));
-    // A folder that is written with a slash too many is the same folder.
-    let key: Vec<&str> = key.split('/').filter(|part| !part.is_empty()).collect();
-    let store = store::Store::s3(bucket.into(), crate::aws::AwsOptions::default());
-    Ok(store.head(&key.join("/")).await?.is_some())
 }
 
 fn check(settings: &Settings, cx: &SourceContext) -> Result<()> {

@@ -85,7 +85,7 @@ impl Sent {
                     ..click(format!("c{life}-{n}"), 0)
                 }),
                 4 => sent.clicks.push(Click {
-                    ad: format!("of-clicks-only-{life}"),
+                    ad: format!("11111111-0000-0000-0000-00000000000{life}"),
                     ..click(format!("c{life}-{n}"), 9)
                 }),
                 _ => {}

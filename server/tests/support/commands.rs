@@ -1,4 +1,5 @@
 //! Cases of commands: files, what is run with them, and exactly what it prints and ends with.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io::Write;
 use std::path::Path;
@@ -37,6 +38,17 @@ pub fn packed(name: &str, text: &str) -> Vec<u8> {
 /// Runs `ARGUMENTS [< FILE]`; gives the command, both outputs and the exit code as parts of a case. `clean` takes from the
 /// output what differs from run to run.
 pub fn answer(dir: &Path, command: &str, clean: impl Fn(&str) -> String) -> String {
+    answer_with(dir, command, &[], &[], clean)
+}
+
+/// As [`answer`], with arguments in front that the case does not show, and with environment.
+pub fn answer_with(
+    dir: &Path,
+    command: &str,
+    first: &[&str],
+    env: &[(&str, &str)],
+    clean: impl Fn(&str) -> String,
+) -> String {
     let (arguments, stdin) = match command.split_once(" < ") {
         Some((arguments, file)) => {
             let file = std::fs::File::open(dir.join(file)).expect("a file of the case");
@@ -45,17 +57,19 @@ pub fn answer(dir: &Path, command: &str, clean: impl Fn(&str) -> String) -> Stri
         None => (command, Stdio::null()),
     };
     let out = Command::new(env!("CARGO_BIN_EXE_millstream"))
+        .args(first)
         .args(arguments.split_whitespace())
         .current_dir(dir)
         .stdin(stdin)
         .env_remove("RUST_LOG")
+        .envs(env.iter().copied())
         .output()
         .expect("the binary starts");
     let mut text = format!("--- $ {command}\n");
     text.push_str(&clean(&String::from_utf8(out.stdout).expect("text")));
     if !out.stderr.is_empty() {
         text.push_str("--- on standard error\n");
-        text.push_str(&String::from_utf8(out.stderr).expect("text"));
+        text.push_str(&clean(&String::from_utf8(out.stderr).expect("text")));
     }
     if out.status.code() != Some(0) {
         text.push_str(&format!("--- exit code {}\n", out.status.code().unwrap_or(-1)));

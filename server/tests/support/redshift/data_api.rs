@@ -1,25 +1,38 @@
-//! The Redshift Data API before the stand-in: JSON 1.1 over HTTP. Statements are carried out before they are answered, and
-//! said to be under way the first time somebody asks.
+//! The Redshift Data API before the stand-in: JSON 1.1 over HTTP. Statements go on by themselves, and are said to be under
+//! way the first time somebody asks.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::AbortHandle;
 
 use super::postgres::{Postgres, Rows};
 use super::stand_in::{Redshift, Session};
 
-/// What became of a statement, and whether somebody has asked.
-type Done = HashMap<String, (Result<Rows, String>, bool)>;
+/// How often somebody asked again for a statement that was under way.
+pub static FOLLOWED: AtomicUsize = AtomicUsize::new(0);
+/// Statements that were cancelled.
+pub static CANCELLED: AtomicUsize = AtomicUsize::new(0);
+
+/// Statements, and whether somebody has asked for them.
+type Known = HashMap<String, (Statement, bool)>;
+
+enum Statement {
+    Running(AbortHandle),
+    Done(Result<Rows, String>),
+    Aborted,
+}
 
 #[derive(Clone)]
 struct Api {
     behind: u16,
     s3: String,
     said: Arc<Mutex<Vec<String>>>,
-    done: Arc<Mutex<Done>>,
+    known: Arc<Mutex<Known>>,
 }
 
 /// Serves it; gives its address. It ends with the test process.
@@ -31,7 +44,7 @@ pub fn start(redshift: &Redshift, tables: &Postgres, s3: &str) -> String {
         behind: tables.port,
         s3: s3.into(),
         said: redshift.said.clone(),
-        done: Arc::default(),
+        known: Arc::default(),
     };
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -109,28 +122,48 @@ impl Api {
                 let Some(statements): Option<Vec<String>> = sql.or(all) else {
                     return refuse("no statement");
                 };
-                let done = self.run(&statements, body["Sqls"].is_array()).await;
-                let mut all = self.done.lock().expect("no test panics with it");
-                let id = format!("statement-{}", all.len());
-                all.insert(id.clone(), (done, false));
+                let id = self.begin(statements, body["Sqls"].is_array());
                 ("200 OK", json!({ "Id": id }))
             }
             "RedshiftData.DescribeStatement" => {
-                let mut all = self.done.lock().expect("no test panics with it");
-                let Some((done, asked)) = all.get_mut(id) else {
+                let mut all = self.known.lock().expect("no test panics with it");
+                let Some((statement, asked)) = all.get_mut(id) else {
                     return refuse("no such statement");
                 };
                 let first = !std::mem::replace(asked, true);
-                let status = match done {
+                let status = match statement {
                     _ if first => json!({ "Id": id, "Status": "STARTED" }),
-                    Ok(rows) => json!({ "Id": id, "Status": "FINISHED", "HasResultSet": !rows.is_empty() }),
-                    Err(why) => json!({ "Id": id, "Status": "FAILED", "Error": format!("ERROR: {why}") }),
+                    Statement::Running(_) => {
+                        FOLLOWED.fetch_add(1, SeqCst);
+                        json!({ "Id": id, "Status": "STARTED" })
+                    }
+                    Statement::Aborted => json!({ "Id": id, "Status": "ABORTED" }),
+                    Statement::Done(Ok(rows)) => {
+                        json!({ "Id": id, "Status": "FINISHED", "HasResultSet": !rows.is_empty() })
+                    }
+                    Statement::Done(Err(why)) => {
+                        json!({ "Id": id, "Status": "FAILED", "Error": format!("ERROR: {why}") })
+                    }
                 };
                 ("200 OK", status)
             }
+            "RedshiftData.CancelStatement" => {
+                let mut all = self.known.lock().expect("no test panics with it");
+                let Some((statement, _)) = all.get_mut(id) else {
+                    return refuse("no such statement");
+                };
+                let Statement::Running(task) = statement else {
+                    return refuse("it is not running");
+                };
+                // PostgreSQL rolls back what a session leaves.
+                task.abort();
+                *statement = Statement::Aborted;
+                CANCELLED.fetch_add(1, SeqCst);
+                ("200 OK", json!({ "Status": true }))
+            }
             "RedshiftData.GetStatementResult" => {
-                let all = self.done.lock().expect("no test panics with it");
-                let Some((Ok(rows), _)) = all.get(id) else {
+                let all = self.known.lock().expect("no test panics with it");
+                let Some((Statement::Done(Ok(rows)), _)) = all.get(id) else {
                     return refuse("no result");
                 };
                 let value = |value: &Option<String>| match value {
@@ -142,6 +175,22 @@ impl Api {
             }
             other => refuse(&format!("{other:?} is not known")),
         }
+    }
+
+    /// Begins statements; gives their id.
+    fn begin(&self, statements: Vec<String>, batch: bool) -> String {
+        let mut all = self.known.lock().expect("no test panics with it");
+        let id = format!("statement-{}", all.len());
+        let (api, of) = (self.clone(), id.clone());
+        let task = tokio::spawn(async move {
+            let done = api.run(&statements, batch).await;
+            let mut all = api.known.lock().expect("no test panics with it");
+            if let Some((statement @ Statement::Running(_), _)) = all.get_mut(&of) {
+                *statement = Statement::Done(done);
+            }
+        });
+        all.insert(id.clone(), (Statement::Running(task.abort_handle()), false));
+        id
     }
 
     /// In a session of its own, a batch in one transaction.
