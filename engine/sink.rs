@@ -67,6 +67,24 @@ pub struct SinkContext {
     pub counters: crate::metrics::Counters,
 }
 
+impl SinkContext {
+    /// A directory of this sink's own that all runs of its pipeline share, for what it may forget. Without dates it is
+    /// that of the sink.
+    pub fn notes_dir(&self) -> PathBuf {
+        let run = self.run.as_ref().map(|run| run.date.to_string());
+        let of_run = self.data_dir.ancestors().find(|dir| {
+            let name = dir.file_name().and_then(|name| name.to_str());
+            run.is_some() && name == run.as_deref()
+        });
+        match of_run.and_then(|dir| Some((dir, dir.parent()?))) {
+            Some((dir, runs)) => runs
+                .join("notes")
+                .join(self.data_dir.strip_prefix(dir).unwrap_or(dir)),
+            None => self.data_dir.clone(),
+        }
+    }
+}
+
 /// A kind of sink: what `type = "…"` names.
 #[async_trait]
 pub trait SinkConnector: Send + Sync {

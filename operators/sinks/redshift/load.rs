@@ -240,13 +240,14 @@ impl Loader {
         Ok(())
     }
 
-    /// Notes the day in the data directory, so that a day of many loads has one vacuum.
+    /// Notes the day where every run of the pipeline finds it, so that a day of many loads has one vacuum.
     fn not_yet_vacuumed(&self, today: NaiveDate) -> bool {
-        let (note, today) = (self.cx.data_dir.join("vacuumed"), today.to_string());
+        let notes = self.cx.notes_dir();
+        let (note, today) = (notes.join("vacuumed"), today.to_string());
         if std::fs::read_to_string(&note).is_ok_and(|last| last == today) {
             return false;
         }
-        let written = std::fs::create_dir_all(&self.cx.data_dir).and_then(|()| std::fs::write(&note, today));
+        let written = std::fs::create_dir_all(&notes).and_then(|()| std::fs::write(&note, today));
         if let Err(error) = written {
             tracing::debug!(%error, "a day's second load may vacuum again");
         }
