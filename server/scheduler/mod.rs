@@ -332,15 +332,20 @@ impl Scheduler {
     /// Shows why a job cannot be planned. Only what someone has to mend stops it.
     async fn cannot_run(&self, uuid: &str, error: RunError, now: Timestamp) -> Result<()> {
         let changed = self.catalog.change(uuid, now, move |entry| {
-            use JobState::{Cancelled, Complete, Paused};
+            use JobState::{Cancelled, Complete, Error, Paused};
             let is_over = matches!(entry.job.status, Cancelled | Complete);
             if is_over {
                 return Ok(());
             }
-            entry.job.error = Some(error.message);
             let busy = entry.runs.values().any(|run| run.status.in_flight());
-            if error.hopeless && !busy && entry.job.status != Paused {
-                entry.enter_and_tell(JobState::Error);
+            let stops = error.hopeless && !busy && !matches!(entry.job.status, Paused | Error);
+            // The first reason stays: one with the id of a request in it would be another with each look, and each
+            // change of a job has it looked at again.
+            if stops || entry.job.error.is_none() {
+                entry.job.error = Some(error.message);
+            }
+            if stops {
+                entry.enter_and_tell(Error);
             }
             Ok(())
         });

@@ -1,6 +1,7 @@
 //! Single turns of the loop, where what is done beside it is made up.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use millstream_engine::runtime::timer;
@@ -12,12 +13,16 @@ use crate::catalog::model::{NewJob, NoticeState};
 use crate::catalog::state::Request;
 
 /// Plans fail with an error, and no marker is there.
-struct Away(RunError);
+struct Away(RunError, AtomicU32);
 
 #[async_trait]
 impl Execute for Away {
     async fn rules(&self, _: &Job, _: Timestamp) -> Result<Option<Rules>, RunError> {
-        Err(self.0.clone())
+        let request = self.1.fetch_add(1, Ordering::Relaxed);
+        Err(RunError {
+            message: format!("no plan (request {request})"),
+            ..self.0.clone()
+        })
     }
 
     async fn ready(&self, _: &Job, _: NaiveDate) -> Result<bool, RunError> {
@@ -36,10 +41,11 @@ impl Execute for Away {
 }
 
 fn away(hopeless: bool) -> Away {
-    Away(RunError {
+    let error = RunError {
         message: "no plan".into(),
         hopeless,
-    })
+    };
+    Away(error, AtomicU32::new(0))
 }
 
 fn new_job(kind: JobKind) -> NewJob {
@@ -86,6 +92,10 @@ async fn only_what_someone_must_mend_stops_a_job() {
         scheduler.turn().await.expect("a turn");
         let job = scheduler.catalog.job(&uuid).await.expect("there");
         assert_eq!((job.status, job.error.is_some()), (becomes, says_why), "{case}");
+        // Looking again changes nothing, or it would never end.
+        scheduler.look_soon(&uuid, Timestamp::now());
+        scheduler.turn().await.expect("a turn");
+        assert_eq!(scheduler.catalog.job(&uuid).await.expect("there"), job, "{case}");
         let told = scheduler.catalog.notices(Some(NoticeState::Pending), 9).await;
         let told = told.expect("notices").len();
         assert_eq!(told, usize::from(becomes == Error), "{case}");
