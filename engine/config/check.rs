@@ -374,8 +374,10 @@ impl<'a> Checker<'a> {
         let tables = match connector.tables(&self.context_of(source)) {
             Ok(tables) => tables,
             Err(error) => {
-                // The check of the source has said the same, unless it was well a moment ago.
-                self.refused(node, &error);
+                // What is wrong with the source has been said. What is away now may have been there a moment ago.
+                if matches!(error.class(), ErrorClass::Retry { .. }) {
+                    self.refused(node, &error);
+                }
                 self.names.untold.insert(source.name.clone());
                 return Vec::new();
             }
