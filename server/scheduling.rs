@@ -12,7 +12,7 @@ use millstream_engine::schedule::Schedule;
 use millstream_engine::time::Timestamp;
 use serde_json::{Map, json};
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -43,6 +43,7 @@ pub struct Options<'a> {
 /// The loop, as long as the process runs.
 pub struct Scheduling {
     stop: CancellationToken,
+    running: AbortHandle,
     ended: Mutex<Option<JoinHandle<()>>>,
     has_dates: bool,
 }
@@ -71,6 +72,7 @@ impl Scheduling {
         let ended = tokio::spawn(scheduler.run(stop.clone()));
         Ok(Scheduling {
             stop,
+            running: ended.abort_handle(),
             ended: Mutex::new(Some(ended)),
             has_dates: !options.scheduled.is_empty(),
         })
@@ -79,6 +81,11 @@ impl Scheduling {
     /// Whether the process has pipelines that never end.
     pub fn has_dates(&self) -> bool {
         self.has_dates
+    }
+
+    /// Knows whether the loop still runs.
+    pub fn running(&self) -> AbortHandle {
+        self.running.clone()
     }
 
     /// Lets transforms go and waits for loads.

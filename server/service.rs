@@ -134,6 +134,7 @@ impl Service {
             traffic,
             ingest: ingest.as_ref().map(|i| i.local_addr()),
             catalog: options.catalog.clone(),
+            scheduler: Some(scheduling.running()),
             deliverer,
             token: api::guard::token(),
         });

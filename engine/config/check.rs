@@ -17,6 +17,7 @@ use super::columns;
 use super::diagnostic::{At, Problems, did_you_mean};
 use super::tree::{Entry, Node};
 use super::{checkpoint, dedups, queries, rejected, revisions, schedule, tables, windows};
+use crate::error::{Error, ErrorClass};
 use crate::metrics::Counters;
 use crate::pipeline::{SinkSpec, SourceSpec, TestSpec};
 use crate::plan::{Dedup, Plan, SinkNode, SourceNode, Stream};
@@ -326,7 +327,7 @@ impl<'a> Checker<'a> {
         let key = indices.into_iter().collect::<Option<Vec<_>>>()?;
         let refused = self.registry.sql.dedup(schema, event_time, &key, within);
         if let Err(error) = refused {
-            self.refused(node, &error.to_string());
+            self.refused(node, &error);
         }
         Some(Dedup { key, within })
     }
@@ -358,7 +359,7 @@ impl<'a> Checker<'a> {
             .then(|| connector.check(&context))
             .and_then(Result::err)
         {
-            self.refused(node, &error.to_string());
+            self.refused(node, &error);
         }
     }
 
@@ -370,10 +371,16 @@ impl<'a> Checker<'a> {
         if !node.is_whole() {
             return Vec::new();
         }
-        let Ok(tables) = connector.tables(&self.context_of(source)) else {
-            // What is wrong has been reported by the check of the source.
-            self.names.untold.insert(source.name.clone());
-            return Vec::new();
+        let tables = match connector.tables(&self.context_of(source)) {
+            Ok(tables) => tables,
+            Err(error) => {
+                // What is wrong with the source has been said. What is away now may have been there a moment ago.
+                if matches!(error.class(), ErrorClass::Retry { .. }) {
+                    self.refused(node, &error);
+                }
+                self.names.untold.insert(source.name.clone());
+                return Vec::new();
+            }
         };
         let mut names = Vec::new();
         for (table, schema) in tables.unwrap_or_default() {
@@ -428,10 +435,14 @@ impl<'a> Checker<'a> {
     }
 
     /// Reports what a connector says of its section, at the value or key it quotes.
-    pub fn refused(&mut self, node: &Node, message: &str) {
-        let quoted = quoted(message);
+    pub fn refused(&mut self, node: &Node, error: &Error) {
+        let message = error.to_string();
+        let quoted = quoted(&message);
         let at = quoted.iter().find_map(|q| find(node, q)).unwrap_or(&node.at);
-        self.problems.add(at, message);
+        match error.class() {
+            ErrorClass::Retry { .. } => self.problems.passing(at, message),
+            _ => self.problems.add(at, message),
+        }
     }
 
     fn sinks(&mut self) {
@@ -534,7 +545,7 @@ impl<'a> Checker<'a> {
             counters: Counters::detached(),
         };
         if let Err(error) = connector.check(&context) {
-            self.refused(node, &error.to_string());
+            self.refused(node, &error);
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// The line it is about, secrets covered.
     pub source_line: String,
+    /// Something outside was away, such as S3: the file may be right, and is checked again later.
+    pub passing: bool,
 }
 
 impl fmt::Display for Diagnostic {
@@ -91,24 +93,31 @@ struct Problem {
     at: At,
     message: String,
     help: Option<String>,
+    passing: bool,
 }
 
 impl Problems {
     /// Adds a problem that explains itself.
     pub fn add(&mut self, at: &At, message: impl Into<String>) {
-        self.push(at, message.into(), None);
+        self.push(at, message.into(), None, false);
     }
 
     /// Adds a problem and what to do about it.
     pub fn help(&mut self, at: &At, message: impl Into<String>, help: impl Into<String>) {
-        self.push(at, message.into(), Some(help.into()));
+        self.push(at, message.into(), Some(help.into()), false);
     }
 
-    fn push(&mut self, at: &At, message: String, help: Option<String>) {
+    /// Adds a problem that may be over when the file is checked again.
+    pub fn passing(&mut self, at: &At, message: impl Into<String>) {
+        self.push(at, message.into(), None, true);
+    }
+
+    fn push(&mut self, at: &At, message: String, help: Option<String>, passing: bool) {
         self.all.push(Problem {
             at: at.clone(),
             message,
             help,
+            passing,
         });
     }
 
@@ -140,6 +149,7 @@ impl Problems {
                     message,
                     help: problem.help.map(|help| self.secrets.hide(&help)),
                     source_line: self.secrets.cover(source_line),
+                    passing: problem.passing,
                 });
             }
         }

@@ -39,7 +39,7 @@ pub(super) fn read(checker: &mut Checker<'_>) {
             None => None,
         };
         if let Some(error) = refused {
-            checker.refused(node, &error.to_string());
+            checker.refused(node, &error);
         }
         checker.plan.tables.push(table);
     }

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{PipelineSource, load, schema};
+use super::{Diagnostic, PipelineSource, load, schema};
 use crate::error::{Error, Result};
 use crate::explain;
 use crate::message::Batch;
@@ -190,6 +190,37 @@ fn the_graph_has_an_edge_for_every_input() {
     assert_eq!(edges.len(), plan.windows.len() + plan.sinks.len() + 4);
 }
 
+/// Also where the check of the source found nothing, a moment before.
+#[test]
+fn what_was_away_is_told_apart_from_what_is_wrong() {
+    let text = case("logs.toml");
+    let tables = text
+        .lines()
+        .find(|line| line.starts_with("tables = "))
+        .expect("a log");
+    let text = &text.replace(tables, "tables = [\"away\"]");
+    let wrong = |text: &str| {
+        let source = PipelineSource {
+            file: "logs.toml",
+            text,
+            vars: &|_| None,
+            date: None,
+        };
+        load(&source, &registry()).err().unwrap_or_default()
+    };
+    let problems = wrong(text);
+    let away = |problem: &&Diagnostic| problem.message.ends_with("which is away");
+    assert!(
+        problems.iter().find(away).is_some_and(|problem| problem.passing),
+        "{problems:?}"
+    );
+    let problems = wrong(&case("logs.toml").replace("\"console\"", "\"consol\""));
+    assert!(
+        !problems.is_empty() && !problems.iter().any(|problem| problem.passing),
+        "{problems:?}"
+    );
+}
+
 fn every_object(value: &Value, check: &mut impl FnMut(&serde_json::Map<String, Value>)) {
     match value {
         Value::Object(members) => {
@@ -319,6 +350,9 @@ impl SourceConnector for Log {
     }
     fn tables(&self, cx: &SourceContext) -> Result<Option<Vec<(String, SchemaRef)>>> {
         let LogOptions { tables } = options(&cx.options)?;
+        if tables.contains(&"away".to_owned()) {
+            return Err(Error::retry("what they are is written elsewhere, which is away"));
+        }
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
         Ok(Some(
             tables.into_iter().map(|table| (table, schema.clone())).collect(),

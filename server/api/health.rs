@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use millstream_engine::runtime::status::PipelineState;
 use serde_json::{Value, json};
+use tokio::task::AbortHandle;
 
 use crate::api::{Shared, process};
 use crate::notify::deliver::MailSeen;
@@ -23,7 +24,8 @@ pub async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// 200 when every pipeline runs (or has finished) and the catalog can be written, else 503 with what is not so. A mail
+/// 200 when every pipeline runs (or has finished), the catalog can be written and jobs are run, else 503 with what is
+/// not so. A mail
 /// server that is away is reported only: notices wait for it.
 pub async fn ready(State(state): State<Shared>) -> impl IntoResponse {
     let mut waiting = Vec::new();
@@ -38,7 +40,13 @@ pub async fn ready(State(state): State<Shared>) -> impl IntoResponse {
         }
     }
     let catalog = catalog(&state).await;
-    let ready = waiting.is_empty() && catalog.is_none();
+    let scheduler = !state
+        .0
+        .process
+        .scheduler
+        .as_ref()
+        .is_some_and(AbortHandle::is_finished);
+    let ready = waiting.is_empty() && catalog.is_none() && scheduler;
     let code = if ready {
         StatusCode::OK
     } else {
@@ -48,6 +56,7 @@ pub async fn ready(State(state): State<Shared>) -> impl IntoResponse {
         "ready": ready,
         "not_running": waiting,
         "catalog": { "writable": catalog.is_none(), "error": catalog },
+        "scheduler": { "running": scheduler },
         "mail": mail(&state),
     });
     (code, Json(said))
@@ -77,6 +86,7 @@ fn mail(state: &Shared) -> Value {
 pub async fn metrics(State(state): State<Shared>) -> impl IntoResponse {
     let text = state.0.process.metrics.text();
     let notices = state.catalog().notice_counts().await.unwrap_or_default();
-    let text = process::append(&text, state.0.started, &notices);
+    let states = state.catalog().state_counts().await.unwrap_or_default();
+    let text = process::append(&text, state.0.started, &notices, &states);
     ([(header::CONTENT_TYPE, OPENMETRICS)], text)
 }

@@ -25,6 +25,7 @@ use millstream_engine::secret::Secret;
 use millstream_engine::time::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 
 use crate::catalog::Catalog;
 use crate::notify::deliver::Deliverer;
@@ -48,6 +49,8 @@ pub struct Process {
     pub ingest: Option<SocketAddr>,
     /// Jobs and their runs.
     pub catalog: Catalog,
+    /// The loop that runs jobs; none: nothing is to run.
+    pub scheduler: Option<AbortHandle>,
     /// Who tells people of them.
     pub deliverer: Arc<Deliverer>,
     /// What requests that change something must carry.
@@ -174,6 +177,15 @@ mod tests {
 
     /// Sends a request line with a host to an API without pipelines; gives head and body of the answer.
     async fn ask(line: &'static str, host: &'static str) -> (String, String) {
+        ask_beside(None, line, host).await
+    }
+
+    /// The same beside a loop that runs jobs.
+    async fn ask_beside(
+        scheduler: Option<AbortHandle>,
+        line: &'static str,
+        host: &'static str,
+    ) -> (String, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let admin = listener.local_addr().expect("bound");
         let catalog = Catalog::open(Path::new(":memory:")).expect("a catalog");
@@ -186,6 +198,7 @@ mod tests {
                 .await
                 .expect("a store"),
             ingest: None,
+            scheduler,
             deliverer: Arc::new(Deliverer::new(catalog.clone(), settings).expect("nobody to tell")),
             catalog,
             token: None,
@@ -202,6 +215,20 @@ mod tests {
         serving.abort();
         let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");
         (head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_scheduler_that_has_ended_is_noticed() {
+        let ended = tokio::spawn(async {});
+        let scheduler = ended.abort_handle();
+        ended.await.expect("no panic");
+        let (head, body) = ask_beside(Some(scheduler), "GET /readyz", "127.0.0.1").await;
+        assert!(head.starts_with("http/1.1 503"), "{head}");
+        assert!(body.contains("\"scheduler\":{\"running\":false}"), "{body}");
+        let runs = tokio::spawn(std::future::pending::<()>());
+        let (head, _) = ask_beside(Some(runs.abort_handle()), "GET /readyz", "127.0.0.1").await;
+        assert!(head.starts_with("http/1.1 200"), "{head}");
+        runs.abort();
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use std::fs;
 
 use millstream_engine::time::Timestamp;
 
+use crate::catalog::StateCounts;
 use crate::catalog::model::NoticeState;
 
 /// Ends every OpenMetrics text.
@@ -15,7 +16,12 @@ const END: &str = "# EOF\n";
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// `text` (OpenMetrics) with the process's metrics before its end. What cannot be read is left out.
-pub fn append(text: &str, started: Timestamp, notices: &[(NoticeState, i64)]) -> String {
+pub fn append(
+    text: &str,
+    started: Timestamp,
+    notices: &[(NoticeState, i64)],
+    states: &StateCounts,
+) -> String {
     let mut all = text.strip_suffix(END).unwrap_or(text).to_owned();
     let mut gauge = |name: &str, help: &str, value: Option<f64>| {
         if let Some(value) = value {
@@ -54,6 +60,17 @@ pub fn append(text: &str, started: Timestamp, notices: &[(NoticeState, i64)]) ->
     for (state, count) in notices {
         let _ = writeln!(all, "millstream_notices{{state=\"{}\"}} {count}", state.name());
     }
+    for (name, help, counts) in [
+        ("millstream_jobs", "Jobs, by state.", &states.jobs),
+        ("millstream_runs", "Dates of jobs, by state.", &states.runs),
+    ] {
+        if !counts.is_empty() {
+            let _ = writeln!(all, "# HELP {name} {help}\n# TYPE {name} gauge");
+        }
+        for (state, count) in counts {
+            let _ = writeln!(all, "{name}{{state=\"{state}\"}} {count}");
+        }
+    }
     all.push_str(END);
     all
 }
@@ -87,6 +104,10 @@ mod tests {
             "# TYPE a counter\na_total 1\n# EOF\n",
             Timestamp(1_500_000),
             &[(NoticeState::Failed, 2)],
+            &StateCounts {
+                jobs: [("error".into(), 3)].into(),
+                ..StateCounts::default()
+            },
         );
         assert!(text.starts_with("# TYPE a counter\na_total 1\n"), "{text}");
         assert!(text.contains("\nprocess_start_time_seconds 1.5\n"), "{text}");
@@ -95,6 +116,7 @@ mod tests {
             text.contains("\nmillstream_notices{state=\"failed\"} 2\n"),
             "{text}"
         );
+        assert!(text.contains("\nmillstream_jobs{state=\"error\"} 3\n"), "{text}");
         assert_eq!(text.matches("# EOF").count(), 1);
         assert!(text.ends_with("# EOF\n"));
         assert!(resident_bytes().is_some_and(|bytes| bytes > 1e5));

@@ -8,7 +8,7 @@ use rusqlite::Transaction;
 
 use crate::catalog::model::{Dates, Event, Job, NewJob, Run};
 use crate::catalog::state::{JobState, Request, RunState, request};
-use crate::catalog::{Catalog, CatalogError, Changed, Result, outbox, rows, workers};
+use crate::catalog::{Catalog, CatalogError, Changed, Result, outbox, overlap, rows, workers};
 
 /// A job and its runs inside one transaction. What is changed here is written, and told, when it ends well.
 pub struct Entry {
@@ -129,13 +129,20 @@ impl Entry {
     }
 }
 
+/// How many there are of what, by the name of the state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StateCounts {
+    pub jobs: BTreeMap<String, i64>,
+    pub runs: BTreeMap<String, i64>,
+}
+
 impl Catalog {
     /// All jobs, the oldest first.
     pub async fn jobs(&self) -> Result<Vec<Job>> {
         self.call(rows::jobs).await
     }
 
-    /// A job by its uuid, or a pipeline's by its name.
+    /// A job by its uuid or its key, or a pipeline's by its name.
     pub async fn job(&self, named: &str) -> Result<Job> {
         let named = named.to_owned();
         self.call(move |of| find(of, &named)).await
@@ -157,7 +164,7 @@ impl Catalog {
     /// Makes a job; gives its uuid.
     ///
     /// # Errors
-    /// There is one with the same key.
+    /// There is one with the same key, or a load of the same dates into one of its tables.
     pub async fn post_job(&self, new: NewJob, now: Timestamp) -> Result<String> {
         let key = new.key();
         let job = Job::new(new, now);
@@ -169,6 +176,7 @@ impl Catalog {
                     other.uuid
                 )));
             }
+            overlap::refuse(to, &job, (job.start_date, job.end_date))?;
             rows::save_job(to, &job)
         })
         .await?;
@@ -230,6 +238,27 @@ impl Catalog {
         Ok(result)
     }
 
+    /// How many jobs, and how many of their dates, are in which state; states that have none are left out of dates.
+    pub async fn state_counts(&self) -> Result<StateCounts> {
+        self.call(|of| {
+            let count = |sql: &str| -> Result<BTreeMap<String, i64>> {
+                let mut counts = of.prepare_cached(sql)?;
+                let counts = counts.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                Ok(counts.collect::<rusqlite::Result<_>>()?)
+            };
+            let counted = count("SELECT status, count(*) FROM jobs GROUP BY status")?;
+            let jobs = JobState::ALL.map(JobState::name);
+            Ok(StateCounts {
+                // An alarm on errors wants a zero.
+                jobs: jobs
+                    .map(|name| (name.to_owned(), counted.get(name).copied().unwrap_or(0)))
+                    .into(),
+                runs: count("SELECT status, count(*) FROM runs GROUP BY status")?,
+            })
+        })
+        .await
+    }
+
     /// How often each job has been changed, by uuid: whoever shares the catalog sees by it what others did.
     pub async fn revisions(&self) -> Result<BTreeMap<String, i64>> {
         self.call(|of| {
@@ -251,7 +280,10 @@ impl Catalog {
 fn find(of: &Transaction<'_>, named: &str) -> Result<Job> {
     let found = match rows::job_by_uuid(of, named)? {
         Some(job) => Some(job),
-        None => rows::job_by_key(of, &format!("pipeline:{named}"))?,
+        None => match rows::job_by_key(of, named)? {
+            Some(job) => Some(job),
+            None => rows::job_by_key(of, &format!("pipeline:{named}"))?,
+        },
     };
     found.ok_or_else(|| {
         CatalogError::Missing(format!(
@@ -266,6 +298,25 @@ fn read(of: &Transaction<'_>, named: &str, now: Timestamp) -> Result<Entry> {
     Ok(Entry::new(job, runs, workers::alive(of, now)?, now))
 }
 
+/// Refuses dates that another load has: those of a job that is taken up again, and those outside of its own.
+fn refuse_overlaps(
+    of: &Transaction<'_>,
+    entry: &Entry,
+    before: &Job,
+    runs: &BTreeMap<NaiveDate, Run>,
+) -> Result<()> {
+    let job = &entry.job;
+    if before.status == JobState::Cancelled && job.status != JobState::Cancelled {
+        overlap::refuse(of, job, (job.start_date, job.end_date))?;
+    }
+    let outside = |date: &&NaiveDate| **date < job.start_date || job.end_date.is_some_and(|end| **date > end);
+    let new = entry.runs.keys().filter(|date| !runs.contains_key(date));
+    for date in new.filter(outside) {
+        overlap::refuse(of, job, (*date, Some(*date)))?;
+    }
+    Ok(())
+}
+
 /// Writes what is different; gives what to tell.
 fn write(
     to: &Transaction<'_>,
@@ -278,6 +329,7 @@ fn write(
         job: uuid.clone(),
         date,
     };
+    refuse_overlaps(to, entry, job, runs)?;
     for (event, job) in &entry.notices {
         outbox::post(to, entry.now, *event, job)?;
     }

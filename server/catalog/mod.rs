@@ -13,6 +13,7 @@
 mod jobs;
 pub mod model;
 mod outbox;
+mod overlap;
 mod registered;
 mod rows;
 pub mod state;
@@ -32,7 +33,7 @@ use chrono::NaiveDate;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::broadcast;
 
-pub use jobs::Entry;
+pub use jobs::{Entry, StateCounts};
 
 /// How long a call waits for another process's transaction. They take milliseconds.
 const BUSY: Duration = Duration::from_secs(30);

@@ -66,19 +66,21 @@ impl NewJob {
     pub fn key(&self) -> String {
         match self.kind {
             JobKind::Pipeline => format!("pipeline:{}", self.log_name),
-            JobKind::Load => {
-                let end = self.end_date.map_or("None".into(), |end| end.to_string());
-                let NewJob {
-                    redshift_id,
-                    log_name,
-                    log_schema_version,
-                    start_date,
-                    ..
-                } = self;
-                format!("{redshift_id}:{log_name}:{log_schema_version}:{start_date}:{end}")
-            }
+            JobKind::Load => load_key(
+                &self.redshift_id,
+                &self.log_name,
+                &self.log_schema_version,
+                self.start_date,
+                self.end_date,
+            ),
         }
     }
+}
+
+/// The key of a load: Mycroft's.
+pub fn load_key(cluster: &str, log: &str, version: &str, start: NaiveDate, end: Option<NaiveDate>) -> String {
+    let end = end.map_or("None".into(), |end| end.to_string());
+    format!("{cluster}:{log}:{version}:{start}:{end}")
 }
 
 /// A bounded pipeline and what is known of it.

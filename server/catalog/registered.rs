@@ -140,13 +140,23 @@ fn changed(new: &StoredSchema) -> CatalogError {
     ))
 }
 
-fn cluster(of: &Transaction<'_>, name: &str) -> Result<Option<Cluster>> {
+/// A cluster by its name.
+pub(super) fn cluster(of: &Transaction<'_>, name: &str) -> Result<Option<Cluster>> {
     let mut one = of.prepare_cached("SELECT cluster FROM clusters WHERE redshift_id = ?1")?;
     let text = one
         .query_map([name], |row| row.get::<_, String>(0))?
         .next()
         .transpose()?;
     text.map(|text| read(&text)).transpose()
+}
+
+/// The YAML of a version of a log's schema.
+pub(super) fn schema_text(of: &Transaction<'_>, log: &str, version: &str) -> Result<Option<String>> {
+    let mut one = of.prepare_cached("SELECT text FROM schemas WHERE log_name = ?1 AND version = ?2")?;
+    Ok(one
+        .query_map([log, version], |row| row.get(0))?
+        .next()
+        .transpose()?)
 }
 
 fn save(to: &Transaction<'_>, cluster: &Cluster) -> Result<()> {

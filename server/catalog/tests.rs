@@ -246,7 +246,7 @@ async fn clusters_can_be_changed_and_schemas_cannot() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let catalog = open(&dir);
     let cluster: Cluster = serde_json::from_value(json!({
-        "redshift_id": "main", "host": "db.example", "database": "dw", "user": "loader", "password_env": "DW_PASSWORD",
+        "redshift_id": "main", "host": "db.example", "database": "dw", "user": "loader", "password_env": "WAREHOUSE_PASSWORD",
     }))
     .expect("a cluster");
     assert_eq!((cluster.port, cluster.dialect.as_str()), (5439, "redshift"));
@@ -302,4 +302,86 @@ async fn who_is_silent_is_not_alive() {
     };
     assert_eq!(alive(NOW).await.into_iter().collect::<Vec<_>>(), ["a"]);
     assert!(alive(NOW.plus(minute)).await.is_empty());
+}
+
+/// Two would take each other's rows away.
+#[tokio::test]
+async fn loads_have_no_table_and_date_in_common() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let catalog = open(&dir);
+    let cluster = |name: &str, namespace: &str| -> Cluster {
+        serde_json::from_value(json!({
+            "redshift_id": name, "host": "db.example", "database": "dw", "user": "u", "namespace": namespace,
+        }))
+        .expect("a cluster")
+    };
+    for (name, namespace) in [("main", "public"), ("same", "PUBLIC"), ("other", "attic")] {
+        catalog
+            .post_cluster(cluster(name, namespace))
+            .await
+            .expect("posted");
+    }
+    for (log, tables) in [("people", "a b"), ("persons", "B c"), ("things", "c d")] {
+        let tables: Vec<String> = tables
+            .split(' ')
+            .map(|name| {
+                format!("  {name}: {{src: '', src_type: dict, columns: [{{log_key: n, sql_attr: int4}}]}}\n")
+            })
+            .collect();
+        let schema = StoredSchema {
+            log_name: log.into(),
+            version: "1".into(),
+            text: format!("version: 1\ntables:\n{}", tables.concat()),
+            posted_at: NOW,
+        };
+        catalog.post_schema(schema).await.expect("posted");
+    }
+    let new = |cluster: &str, log: &str, first: u32, last: Option<u32>| NewJob {
+        log_name: log.into(),
+        log_schema_version: "1".into(),
+        redshift_id: cluster.into(),
+        start_date: day(first),
+        end_date: last.map(day),
+        ..new_load()
+    };
+    let post = async |cluster, log, first, last| catalog.post_job(new(cluster, log, first, last), NOW).await;
+    let refused = |posted: Result<String>| matches!(posted, Err(CatalogError::Conflict(_)));
+
+    let first = post("main", "people", 10, Some(20)).await.expect("the first");
+    // The table b, whatever its case and the cluster's name, and one date of it.
+    assert!(refused(post("same", "persons", 20, None).await));
+    assert!(refused(post("main", "persons", 1, Some(10)).await));
+    assert!(refused(post("main", "people", 5, None).await));
+    for free in [
+        ("other", "persons", 10, None),
+        ("main", "things", 10, Some(20)),
+        ("main", "people", 21, None),
+        ("main", "people", 1, Some(9)),
+    ] {
+        let (cluster, log, from, to) = free;
+        post(cluster, log, from, to)
+            .await
+            .unwrap_or_else(|error| panic!("{free:?}: {error}"));
+    }
+    // Outside of its own dates.
+    let outside = catalog.change(&first, NOW, |entry| {
+        entry.advance(day(21), RunState::Waiting);
+        Ok(())
+    });
+    assert!(matches!(outside.await, Err(CatalogError::Conflict(_))));
+
+    // One that is cancelled loads nothing, until it is taken up.
+    let cancelled = catalog.change(&first, NOW, |entry| {
+        entry.enter(JobState::Cancelled);
+        Ok(())
+    });
+    cancelled.await.expect("cancelled");
+    let second = post("same", "people", 12, Some(12)).await.expect("it is free");
+    let taken_up = catalog.request(&first, Request::Cancel(false), NOW).await;
+    let taken_up = taken_up.expect_err("the dates are another's");
+    assert!(taken_up.to_string().contains(&second), "{taken_up}");
+    assert_eq!(
+        catalog.job(&first).await.expect("there").status,
+        JobState::Cancelled
+    );
 }

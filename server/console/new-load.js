@@ -37,6 +37,7 @@ function asked() {
     contact_emails: (value("contact_emails") ?? "").split(/[,;\s]+/).filter(Boolean),
     additional_arguments: {
       available_after: value("available_after"), max_errors: number("max_errors"), parallelism: number("parallelism"),
+      retention_days: number("retention_days"), vacuum: value("vacuum"),
       force: all.has("force") || undefined,
       notify: notify.length < boxes.length ? notify : undefined,
     },

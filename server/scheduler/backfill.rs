@@ -105,13 +105,13 @@ impl Backfill {
         let mut dates = Vec::new();
         for date in all {
             let run = entry.runs.get(&date);
+            if self.retry_errors && !run.is_some_and(failed) {
+                continue;
+            }
             if run.is_some_and(|run| run.status.in_flight()) {
                 return Err(CatalogError::Conflict(format!(
                     "{date} runs now; ask again when it is done"
                 )));
-            }
-            if self.retry_errors && !run.is_some_and(failed) {
-                continue;
             }
             if self.load_only && !run.is_some_and(transformed) {
                 return Err(CatalogError::Conflict(format!(

@@ -22,8 +22,6 @@ use crate::scheduler::rules::Rules;
 
 /// Dates of a job that are transformed and not loaded, at most: they lie on disk.
 const MOST_STAGED: usize = 32;
-/// Markers that are asked for at one time.
-const MOST_ASKED: usize = 32;
 
 /// What a process knows when it decides.
 pub struct View<'a> {
@@ -305,9 +303,7 @@ impl Deciding<'_, '_> {
             }
             None => self.decision.held = true,
         }
-        if self.decision.ask.len() < MOST_ASKED {
-            self.decision.ask.push(date);
-        }
+        self.decision.ask.push(date);
         true
     }
 
@@ -344,7 +340,13 @@ impl Deciding<'_, '_> {
         let busy = self.in_flight() || self.others_turn() || (self.decision.held && was == JobState::Running);
         let trying = runs().any(|run| trying(&run));
         let loaded = runs().any(|run| run.status == RunState::LoadSuccess);
-        self.entry.job.error = error;
+        let unloaded = self.transformed_only();
+        let waits = |date: NaiveDate| {
+            format!(
+                "{date} was only transformed, as it was asked for; it and later dates wait for a backfill of it with load_only"
+            )
+        };
+        self.entry.job.error = error.or(unloaded.map(waits));
         let to = if busy || (trying && !self.entry.job.pause_requested) {
             JobState::Running
         } else if self.entry.job.pause_requested {
@@ -353,7 +355,7 @@ impl Deciding<'_, '_> {
             JobState::Error
         } else if self.complete() {
             JobState::Complete
-        } else if was == JobState::Error {
+        } else if unloaded.is_some() || was == JobState::Error {
             JobState::Null
         } else if was == JobState::Running {
             if loaded { JobState::Success } else { JobState::Null }
@@ -375,6 +377,12 @@ impl Deciding<'_, '_> {
             let worker = run.worker.as_deref().unwrap_or_default();
             worker != self.view.worker && self.entry.alive.contains(worker)
         })
+    }
+
+    /// The date whose load is next, if someone asked that it be transformed and no more.
+    fn transformed_only(&self) -> Option<NaiveDate> {
+        let run = self.entry.runs.get(&self.next_regular()?)?;
+        done(run).then_some(run.date)
     }
 
     /// Whether the last date is loaded, and nothing is left to be made again.

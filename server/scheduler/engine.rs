@@ -5,7 +5,6 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use anyhow::{Context, anyhow};
 use async_trait::async_trait;
 use chrono::NaiveDate;
 use lru::LruCache;
@@ -24,6 +23,7 @@ use crate::catalog::model::{Job, JobKind};
 use crate::pipelines::File;
 use crate::scheduler::execute::{Counts, Execute, RunError, RunKey};
 use crate::scheduler::loads::Load;
+use crate::scheduler::remains;
 use crate::scheduler::rules::{Retry, Rules};
 
 /// Schedules of jobs and dates that are kept; each is some hundred bytes.
@@ -72,7 +72,7 @@ impl Planned {
         }
     }
 
-    fn plan(&self, registry: &Registry, date: NaiveDate) -> anyhow::Result<Plan> {
+    fn plan(&self, registry: &Registry, date: NaiveDate) -> Result<Plan, RunError> {
         match self {
             Planned::File(file) => planned(file.plan(registry, Some(date))),
             Planned::Load(load) => load.plan(registry, date),
@@ -100,7 +100,7 @@ impl Engine {
     }
 
     /// What the plans of a job are made of; none: this process was not given its pipeline.
-    async fn of(&self, job: &Job) -> anyhow::Result<Option<Planned>> {
+    async fn of(&self, job: &Job) -> Result<Option<Planned>, RunError> {
         if job.kind == JobKind::Load {
             let load = Load::of(job, &self.catalog, &self.data_dir).await?;
             return Ok(Some(Planned::Load(Box::new(load))));
@@ -109,12 +109,13 @@ impl Engine {
     }
 
     /// Plans where rows are worked on: it may read files, and keeps a core busy for as long as queries are optimised.
-    async fn plan(&self, of: Planned, date: NaiveDate) -> anyhow::Result<Arc<Plan>> {
+    async fn plan(&self, of: Planned, date: NaiveDate) -> Result<Arc<Plan>, RunError> {
         let registry = self.registry.clone();
         let planning = self
             .dataflow
             .spawn_blocking(move || of.plan(&registry, date).map(Arc::new));
-        planning.await.context("planning panicked")?
+        let planned = planning.await;
+        planned.unwrap_or_else(|panic| Err(hopeless(format!("planning panicked: {panic}"))))
     }
 
     /// What the job's file says of its schedule and its marker, for a date; none: this process was not given its pipeline.
@@ -122,7 +123,7 @@ impl Engine {
         &self,
         job: &Job,
         date: NaiveDate,
-    ) -> anyhow::Result<Option<(Schedule, Option<Marker>)>> {
+    ) -> Result<Option<(Schedule, Option<Marker>)>, RunError> {
         let Some(of) = self.of(job).await? else {
             return Ok(None);
         };
@@ -131,10 +132,12 @@ impl Engine {
             return Ok(Some(known));
         }
         let plan = self.plan(of.clone(), date).await?;
-        let schedule = plan
-            .schedule
-            .clone()
-            .with_context(|| format!("the pipeline {} has no [schedule] any longer", job.log_name))?;
+        let schedule = plan.schedule.clone().ok_or_else(|| {
+            hopeless(format!(
+                "the pipeline {} has no [schedule] any longer",
+                job.log_name
+            ))
+        })?;
         let sources = plan.sources.iter().map(|of| (of.kind.as_str(), &of.options));
         let marker = schedule.marker.as_deref();
         let marker = marker.map(|url| Marker::new(url, sources)).transpose()?;
@@ -159,14 +162,10 @@ impl Engine {
 
     /// The plan of a run that begins. It is made anew, as files that it reads may have changed.
     async fn given(&self, job: &Job, date: NaiveDate) -> Result<Arc<Plan>, RunError> {
-        let of = self.of(job).await.map_err(|error| hopeless(&error))?;
-        let of = of.ok_or_else(|| {
-            hopeless(&anyhow!(
-                "this process was not given the pipeline {}",
-                job.log_name
-            ))
-        })?;
-        self.plan(of, date).await.map_err(|error| hopeless(&error))
+        match self.of(job).await? {
+            Some(of) => self.plan(of, date).await,
+            None => Err(not_given(job)),
+        }
     }
 
     fn options(&self, run: &RunKey) -> RunOptions {
@@ -201,7 +200,7 @@ impl Engine {
                 error.message = plan.secrets.hide(&error.message);
                 Err(error)
             }
-            Err(error) => Err(hopeless(&anyhow!("a task panicked: {error}"))),
+            Err(error) => Err(hopeless(format!("a task panicked: {error}"))),
         }
     }
 }
@@ -215,24 +214,34 @@ impl<T> Drop for Dropped<T> {
     }
 }
 
-/// A plan, or everything that is wrong with its file.
-pub fn planned(plan: Result<Plan, Vec<Diagnostic>>) -> anyhow::Result<Plan> {
+/// A plan, or everything that is wrong with its file. What only was away when it was planned is tried again.
+pub fn planned(plan: Result<Plan, Vec<Diagnostic>>) -> Result<Plan, RunError> {
     plan.map_err(|wrong| {
         let all: Vec<String> = wrong.iter().map(ToString::to_string).collect();
-        anyhow!("{}", all.join("\n"))
+        RunError {
+            message: all.join("\n"),
+            hopeless: !wrong.iter().any(|one| one.passing),
+        }
     })
 }
 
-fn hopeless(error: &anyhow::Error) -> RunError {
+fn hopeless(message: String) -> RunError {
     RunError {
-        message: format!("{error:#}"),
+        message,
         hopeless: true,
     }
 }
 
+fn not_given(job: &Job) -> RunError {
+    hopeless(format!(
+        "this process was not given the pipeline {}",
+        job.log_name
+    ))
+}
+
 #[async_trait]
 impl Execute for Engine {
-    async fn rules(&self, job: &Job, now: Timestamp) -> anyhow::Result<Option<Rules>> {
+    async fn rules(&self, job: &Job, now: Timestamp) -> Result<Option<Rules>, RunError> {
         let Some((schedule, _)) = self.schedule(job, job.start_date).await? else {
             return Ok(None);
         };
@@ -255,9 +264,9 @@ impl Execute for Engine {
         }))
     }
 
-    async fn ready(&self, job: &Job, date: NaiveDate) -> anyhow::Result<bool> {
+    async fn ready(&self, job: &Job, date: NaiveDate) -> Result<bool, RunError> {
         let schedule = self.schedule(job, date).await?;
-        let (_, marker) = schedule.context("this process was not given the pipeline")?;
+        let (_, marker) = schedule.ok_or_else(|| not_given(job))?;
         match marker {
             Some(marker) => Ok(marker.exists().await?),
             None => Ok(true),
@@ -279,5 +288,12 @@ impl Execute for Engine {
         let plan = self.given(job, run.date).await?;
         self.there(dated::load(plan.clone(), self.options(run)), &plan)
             .await
+    }
+
+    async fn forget(&self, job: &Job) {
+        if let Err(error) = remains::remove(job, &self.catalog, &self.data_dir).await {
+            let uuid = &job.uuid;
+            tracing::warn!("files of the job {uuid}, which is gone, stay behind: {error:#}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use chrono::NaiveDate;
 use millstream_engine::error::{Error, ErrorClass};
 use millstream_engine::time::Timestamp;
 
+use crate::catalog::CatalogError;
 use crate::catalog::model::Job;
 use crate::scheduler::rules::Rules;
 
@@ -36,6 +37,16 @@ pub struct RunError {
     pub hopeless: bool,
 }
 
+impl From<CatalogError> for RunError {
+    fn from(error: CatalogError) -> RunError {
+        RunError {
+            message: error.to_string(),
+            // A catalog that is busy is not for long.
+            hopeless: !matches!(error, CatalogError::Failed(_)),
+        }
+    }
+}
+
 impl From<Error> for RunError {
     fn from(error: Error) -> RunError {
         RunError {
@@ -52,15 +63,18 @@ pub trait Execute: Send + Sync {
     /// pipeline.
     ///
     /// # Errors
-    /// The pipeline cannot be run as it is written.
-    async fn rules(&self, job: &Job, now: Timestamp) -> anyhow::Result<Option<Rules>>;
+    /// Hopeless: the pipeline cannot be run as it is written. Else it cannot be said now.
+    async fn rules(&self, job: &Job, now: Timestamp) -> Result<Option<Rules>, RunError>;
 
     /// Whether the marker of a date is there.
-    async fn ready(&self, job: &Job, date: NaiveDate) -> anyhow::Result<bool>;
+    async fn ready(&self, job: &Job, date: NaiveDate) -> Result<bool, RunError>;
 
     /// Makes a date's output, durably and not yet visible.
     async fn transform(&self, job: &Job, run: &RunKey) -> Result<Counts, RunError>;
 
     /// Makes what the transform made visible, in place of what the date held before. Made again, it changes nothing.
     async fn load(&self, job: &Job, run: &RunKey) -> Result<(), RunError>;
+
+    /// Removes what a job that is gone has left behind, as far as that is possible.
+    async fn forget(&self, job: &Job);
 }

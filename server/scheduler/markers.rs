@@ -19,6 +19,9 @@ const FIRST: Duration = Duration::from_secs(1);
 /// The longest wait. Objects are looked for one by one, so that a year of missing markers is a request a second.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// Markers of a job that are looked for at one time: each is a request.
+const MOST_LOOKED_FOR: usize = 32;
+
 /// The markers of all jobs.
 pub struct Markers {
     execute: Arc<dyn Execute>,
@@ -34,6 +37,12 @@ struct Marker {
     looking: Option<Task>,
     wait: Duration,
     again: Option<Timestamp>,
+}
+
+impl Marker {
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.looking.is_none() && self.there != Some(true) && self.again.is_none_or(|at| at <= now)
+    }
 }
 
 impl Markers {
@@ -58,8 +67,8 @@ impl Markers {
         all.map(|(date, marker)| (*date, marker.error.clone())).collect()
     }
 
-    /// Looks for the markers of `dates` that it is time to look for, and forgets the others of the job; gives when to
-    /// look again.
+    /// Looks for the markers of `dates` that it is time to look for, those first that have waited for longest, and
+    /// forgets the others of the job; gives when to look again.
     pub fn ask(&mut self, job: &Job, dates: &BTreeSet<NaiveDate>, now: Timestamp) -> Option<Timestamp> {
         if dates.is_empty() && !self.of.contains_key(&job.uuid) {
             return None;
@@ -67,14 +76,19 @@ impl Markers {
         let all = self.of.entry(job.uuid.clone()).or_default();
         all.retain(|date, marker| dates.contains(date) || marker.there == Some(true));
         for date in dates {
-            let marker = all.entry(*date).or_default();
-            let due = marker.again.is_none_or(|at| at <= now);
-            if marker.looking.is_none() && due && marker.there != Some(true) {
-                marker.looking = Some(look(self.execute.clone(), self.end.clone(), job.clone(), *date));
-            }
+            all.entry(*date).or_default();
         }
-        let waiting = all.values().filter(|marker| marker.looking.is_none());
-        waiting.filter_map(|marker| marker.again).min()
+        let looking = all.values().filter(|marker| marker.looking.is_some()).count();
+        let mut due: Vec<(&NaiveDate, &mut Marker)> =
+            all.iter_mut().filter(|(_, marker)| marker.is_due(now)).collect();
+        due.sort_by_key(|(date, marker)| (marker.again, **date));
+        for (date, marker) in due.into_iter().take(MOST_LOOKED_FOR.saturating_sub(looking)) {
+            marker.looking = Some(look(self.execute.clone(), self.end.clone(), job.clone(), *date));
+        }
+        // Those that are due and have to wait are looked for as soon as an answer makes room.
+        let later = all.values().filter(|marker| marker.there != Some(true));
+        let later = later.filter_map(|marker| marker.again);
+        later.filter(|at| *at > now).min()
     }
 
     /// Notes an answer.
@@ -99,7 +113,7 @@ impl Markers {
 
 fn look(execute: Arc<dyn Execute>, end: mpsc::Sender<Done>, job: Job, date: NaiveDate) -> Task {
     Task::spawn(async move {
-        let there = execute.ready(&job, date).await.map_err(|e| format!("{e:#}"));
+        let there = execute.ready(&job, date).await.map_err(|e| e.message);
         let job = job.uuid;
         // The loop is gone only when everything is.
         let _ = end.send(Done::Marker { job, date, there }).await;

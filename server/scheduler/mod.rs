@@ -17,10 +17,13 @@ mod hands;
 mod loads;
 mod markers;
 mod record;
+mod remains;
 pub mod rules;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,13 +34,14 @@ use millstream_engine::runtime::timer::Timer;
 use millstream_engine::time::Timestamp;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::model::Job;
+use crate::catalog::model::{Job, JobKind};
 use crate::catalog::state::JobState;
 use crate::catalog::{Catalog, CatalogError, Changed, Entry, Result};
 use crate::scheduler::decide::{Decision, Phase, View, decide};
-use crate::scheduler::execute::{Execute, RunKey};
+use crate::scheduler::execute::{Execute, RunError, RunKey};
 use crate::scheduler::hands::{Done, Ended, Hands};
 use crate::scheduler::markers::Markers;
 use crate::scheduler::rules::{Retry, Rules};
@@ -62,6 +66,8 @@ pub struct Scheduler {
     timer: Arc<dyn Timer>,
     worker: String,
     jobs: BTreeMap<String, Known>,
+    /// Removing what jobs that are gone have left behind.
+    forgetting: JoinSet<()>,
     hands: Hands,
     markers: Markers,
     /// How phases ended that could not be noted yet.
@@ -84,6 +90,8 @@ struct Known {
     by_us: bool,
     held: bool,
     retry: Retry,
+    /// As it was seen last.
+    job: Option<Job>,
 }
 
 impl Scheduler {
@@ -104,6 +112,7 @@ impl Scheduler {
             timer,
             worker,
             jobs: BTreeMap::new(),
+            forgetting: JoinSet::new(),
             unnoted: Vec::new(),
             ended,
             alive_until: now.plus(LEASE),
@@ -233,7 +242,9 @@ impl Scheduler {
     async fn poll(&mut self, now: Timestamp) -> Result<()> {
         let revisions = self.catalog.revisions().await?;
         let sweep = now >= self.sweep_at;
-        self.jobs.retain(|uuid, _| revisions.contains_key(uuid));
+        let gone = self.jobs.extract_if(.., |uuid, _| !revisions.contains_key(uuid));
+        let gone: Vec<Known> = gone.map(|(_, known)| known).collect();
+        gone.into_iter().for_each(|known| self.forget(known));
         for (uuid, revision) in revisions {
             let known = self.jobs.entry(uuid.clone()).or_insert(Known {
                 due: Some(now),
@@ -241,6 +252,7 @@ impl Scheduler {
                 by_us: false,
                 held: false,
                 retry: Retry::default(),
+                job: None,
             });
             if known.revision != revision && !known.by_us {
                 self.catalog.tell(Changed {
@@ -268,12 +280,21 @@ impl Scheduler {
         let job = match self.catalog.job(uuid).await {
             Ok(job) => job,
             Err(CatalogError::Missing(_)) => {
-                self.jobs.remove(uuid);
+                if let Some(known) = self.jobs.remove(uuid) {
+                    self.forget(known);
+                }
                 return Ok(());
             }
             Err(error) => return Err(error),
         };
+        if let Some(known) = self.jobs.get_mut(uuid) {
+            known.job = Some(job.clone());
+        }
         let over = job.cancel_requested || job.delete_requested;
+        if is_done_with(&job) && !over {
+            self.look_later(uuid, None);
+            return Ok(());
+        }
         let rules = match self.execute.rules(&job, now).await {
             Ok(Some(rules)) => rules,
             // A job that nobody can run can be ended all the same.
@@ -283,7 +304,7 @@ impl Scheduler {
                 return Ok(());
             }
             Err(error) => {
-                self.cannot_run(uuid, format!("{error:#}"), now).await?;
+                self.cannot_run(uuid, error, now).await?;
                 self.look_later(uuid, Some(now.plus(LOOK_AGAIN)));
                 return Ok(());
             }
@@ -293,18 +314,38 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Removes what a job that is gone has left behind.
+    fn forget(&mut self, known: Known) {
+        while self.forgetting.try_join_next().is_some() {}
+        if let Some(job) = known.job {
+            let execute = self.execute.clone();
+            self.forgetting.spawn(async move { execute.forget(&job).await });
+        }
+    }
+
     fn look_later(&mut self, uuid: &str, due: Option<Timestamp>) {
         if let Some(known) = self.jobs.get_mut(uuid) {
             known.due = due;
         }
     }
 
-    async fn cannot_run(&self, uuid: &str, error: String, now: Timestamp) -> Result<()> {
+    /// Shows why a job cannot be planned. Only what someone has to mend stops it.
+    async fn cannot_run(&self, uuid: &str, error: RunError, now: Timestamp) -> Result<()> {
         let changed = self.catalog.change(uuid, now, move |entry| {
-            entry.job.error = Some(error);
+            use JobState::{Cancelled, Complete, Error, Paused};
+            let is_over = matches!(entry.job.status, Cancelled | Complete);
+            if is_over {
+                return Ok(());
+            }
             let busy = entry.runs.values().any(|run| run.status.in_flight());
-            if !busy && !matches!(entry.job.status, JobState::Paused | JobState::Cancelled) {
-                entry.enter_and_tell(JobState::Error);
+            let stops = error.hopeless && !busy && !matches!(entry.job.status, Paused | Error);
+            // The first reason stays: one with the id of a request in it would be another with each look, and each
+            // change of a job has it looked at again.
+            if stops || entry.job.error.is_none() {
+                entry.job.error = Some(error.message);
+            }
+            if stops {
+                entry.enter_and_tell(Error);
             }
             Ok(())
         });
@@ -414,6 +455,12 @@ impl Scheduler {
             tracing::warn!("{error}");
         }
     }
+}
+
+/// Whether nothing becomes of a job unless someone asks for it. Its cluster may be gone. A pipeline's file, as against a
+/// load, may be given a later end.
+fn is_done_with(job: &Job) -> bool {
+    job.kind == JobKind::Load && matches!(job.status, JobState::Cancelled | JobState::Complete)
 }
 
 /// The schedule of a job that nobody can run: enough to end it.

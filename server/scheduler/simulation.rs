@@ -220,7 +220,7 @@ impl Hand {
 
 #[async_trait]
 impl Execute for Hand {
-    async fn rules(&self, _: &Job, now: Timestamp) -> anyhow::Result<Option<Rules>> {
+    async fn rules(&self, _: &Job, now: Timestamp) -> Result<Option<Rules>, RunError> {
         Ok(Some(Rules {
             start: day(1),
             end: Some(day(10)),
@@ -238,13 +238,16 @@ impl Execute for Hand {
         }))
     }
 
-    async fn ready(&self, _: &Job, _: NaiveDate) -> anyhow::Result<bool> {
+    async fn ready(&self, _: &Job, _: NaiveDate) -> Result<bool, RunError> {
         let mut world = self.world.lock().expect("not poisoned");
         if !world.weather {
             return Ok(true);
         }
         match world.rng.random_range(0..10) {
-            0 => anyhow::bail!("the bucket is away"),
+            0 => Err(RunError {
+                message: "the bucket is away".into(),
+                hopeless: false,
+            }),
             1..4 => Ok(false),
             _ => Ok(true),
         }
@@ -280,6 +283,8 @@ impl Execute for Hand {
         }
         self.weather().await
     }
+
+    async fn forget(&self, _: &Job) {}
 }
 
 struct History {

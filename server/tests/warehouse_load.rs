@@ -1,8 +1,10 @@
 //! A log that is loaded into a warehouse, from nothing: cluster, schema and load over `/v1`, ten dates in S3, a real
 //! PostgreSQL, a real mail server. One date has no marker, one has bad lines, one has so many that it fails and is made
 //! again; the process is killed in between. Every row is there once, and making dates again changes nothing. In
-//! `states.rs` loads are paused, cancelled and deleted in each state.
+//! `states.rs` loads are paused, cancelled and deleted in each state; in `kills.rs` the process is killed at each step.
 
+#[path = "warehouse_load/kills.rs"]
+mod kills;
 #[path = "support/redshift/mod.rs"]
 mod redshift;
 #[path = "warehouse_load/states.rs"]
@@ -54,7 +56,23 @@ fn ten_dates_come_into_the_warehouse_once_each() {
     });
     assert_eq!(world.rows_by_date("people"), expected(1..FAILING, ROWS));
     assert_eq!(world.rows_by_date("people_tags"), expected(1..FAILING, 2 * ROWS));
-    assert_eq!(world.run(&load, WITH_BAD)["invalid"], MOST_BAD);
+    let run = world.run(&load, WITH_BAD);
+    assert_eq!(run["invalid"], MOST_BAD);
+    // As Mycroft's clients read it.
+    for (theirs, ours) in [
+        ("data_date", "date"),
+        ("etl_status", "status"),
+        ("et_starttime", "et_started_at"),
+        ("et_runtime", "et_seconds"),
+        ("load_starttime", "load_started_at"),
+        ("load_runtime", "load_seconds"),
+        ("run_by", "worker"),
+    ] {
+        assert!(
+            !run[theirs].is_null() && run[theirs] == run[ours],
+            "{theirs}: {run}"
+        );
+    }
     let bad =
         "SELECT run_date, line_number, error_reason, raw_line FROM pipeline_errors ORDER BY line_number";
     let bad = world.query(bad);
@@ -84,10 +102,9 @@ fn ten_dates_come_into_the_warehouse_once_each() {
     assert_eq!(world.rows_by_date("people_tags"), expected(1..=10, 2 * ROWS));
 
     again_changes_nothing(&world, &load);
-    world.it().wait_for("the mail about the end", || {
-        world.mailed().iter().any(|event| event == "complete")
-    });
+    world.wait_for_mails(&load, ["complete"]);
     forgotten(&world, &load);
+    posted_again(&world);
 }
 
 /// Every date is made once more.
@@ -122,11 +139,30 @@ fn forgotten(world: &World, load: &Load) {
     world.wait_for_status(load, "gone");
     assert_eq!(world.get("/v1/jobs/filtered/people"), json!({ "jobs": [] }));
     assert_eq!(world.content(), before);
-    world.it().wait_for("the mail about it", || {
-        world.mailed().iter().any(|event| event == "deleted")
-    });
+    world.wait_for_mails(load, ["deleted"]);
     let failed = world.get("/v1/notices?state=failed");
     assert_eq!(failed, json!({"notices": []}));
+}
+
+/// The same load again, and from now on only a week is kept: each date replaces what the forgotten one has loaded, its
+/// bad rows too. Deleted space is given back once a day, not once a date.
+fn posted_again(world: &World) {
+    let arguments = json!({ "max_errors": MOST_BAD, "retention_days": 7, "vacuum": "daily" });
+    let load = world.post(LOG, 10, &arguments);
+    world.wait_for_status(&load, "complete");
+    assert_eq!(world.rows_by_date("people"), expected(4..=10, ROWS));
+    assert_eq!(world.rows_by_date("people_tags"), expected(4..=10, 2 * ROWS));
+    assert_eq!(
+        world.rows_by_date("pipeline_errors"),
+        [format!("{}|{MOST_BAD}", date(WITH_BAD))]
+    );
+    let vacuums = || {
+        let counted = world.query("SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'people'");
+        counted[0].parse::<u32>().expect("a number")
+    };
+    world.it().wait_for("the table to be vacuumed", || vacuums() > 0);
+    // Two if midnight has come between.
+    assert!(vacuums() <= 2, "{} times for ten dates", vacuums());
 }
 
 fn loaded(world: &World, load: &Load, day: usize) {

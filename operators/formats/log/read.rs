@@ -113,6 +113,7 @@ impl Found<'_> {
             message,
             help,
             source_line: source_line.unwrap_or_default().into(),
+            passing: false,
         }
     }
 

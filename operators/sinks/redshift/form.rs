@@ -46,7 +46,7 @@ impl Form {
         let date = target.date_column.as_ref().and_then(index);
         Ok(Form {
             date: date.filter(|_| dated.is_some()),
-            pipeline: target.shared.then(|| target.pipeline.clone()),
+            pipeline: target.shared.then(|| target.owner.clone()),
             dated,
             schema: Arc::new(Schema::new(fields)),
             columns,

@@ -57,6 +57,11 @@ pub struct RedshiftOptions {
     /// The column by which a run's date is replaced and rows grow old. Absent: in dated runs a column `run_date` is added.
     #[serde(default)]
     pub date_column: Option<String>,
+    /// By what a dated run tells its rows in the table `pipeline_errors`, which many pipelines share, from those of others:
+    /// the column `run_pipeline` has it. Absent: the name of the pipeline.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 255))]
+    pub owner: Option<String>,
     /// Width of a text column whose type says nothing of it, in bytes.
     #[serde(default = "default_varchar_bytes")]
     #[schemars(range(min = 1, max = 65535))]

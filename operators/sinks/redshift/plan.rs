@@ -129,12 +129,17 @@ fn delete_date(steps: &mut Steps, target: &Target, day: NaiveDate) -> Result<()>
     let (table, column) = (&target.name, date_column(target)?);
     let next = day + Days::new(1);
     let (from, to) = (date(day), date(next));
-    let mut delete = format!("DELETE FROM {table} WHERE {column} >= {from} AND {column} < {to}");
-    if target.shared {
-        delete += &format!(" AND {} = {}", ident(RUN_PIPELINE), text(&target.pipeline));
-    }
-    steps.run(delete);
+    let own = own(target).map(|own| format!(" AND {own}")).unwrap_or_default();
+    steps.run(format!(
+        "DELETE FROM {table} WHERE {column} >= {from} AND {column} < {to}{own}"
+    ));
     Ok(())
+}
+
+/// Which rows of a table that others write to are ours.
+fn own(target: &Target) -> Option<String> {
+    let own = || format!("{} = {}", ident(RUN_PIPELINE), text(&target.owner));
+    target.shared.then(own)
 }
 
 /// Puts the staged rows into the table.
@@ -278,10 +283,14 @@ fn delete_old(steps: &mut Steps, target: &Target, load: &Load, days: u32, now: D
     let (table, column) = (&target.name, date_column(target)?);
     let before = days.saturating_sub(1);
     let oldest = match load.date() {
-        Some(_) => format!("(SELECT CAST(MAX({column}) AS date) - {before} FROM {table})"),
+        Some(_) => {
+            let own = own(target).map(|own| format!(" WHERE {own}")).unwrap_or_default();
+            format!("(SELECT CAST(MAX({column}) AS date) - {before} FROM {table}{own})")
+        }
         None => date(now.date_naive() - Days::new(before.into())),
     };
-    steps.run(format!("DELETE FROM {table} WHERE {column} < {oldest}"));
+    let own = own(target).map(|own| format!(" AND {own}")).unwrap_or_default();
+    steps.run(format!("DELETE FROM {table} WHERE {column} < {oldest}{own}"));
     Ok(())
 }
 

@@ -46,8 +46,10 @@ pub(super) struct Target {
     /// The column of a row's date, where there is one.
     pub date_column: Option<String>,
     /// Other pipelines write to the table, too, as the bad rows of all logs are in one: a run replaces the rows of its
-    /// date that are its pipeline's.
+    /// date that are its owner's.
     pub shared: bool,
+    /// Whose rows they are, in a shared table.
+    pub owner: String,
     pub iam_role: Option<String>,
     pub retention_days: Option<u32>,
 }
@@ -127,6 +129,7 @@ impl Target {
             replace,
             date_column: date_column.clone().or(dated.then(|| RUN_DATE.into())),
             shared,
+            owner: options.owner.clone().unwrap_or_else(|| cx.pipeline.clone()),
             iam_role: options.iam_role.clone(),
             retention_days: options.retention_days,
         };
@@ -138,6 +141,7 @@ impl Target {
         for (key, of) in [
             ("the pipeline's name", &cx.pipeline),
             ("the sink's name", &cx.name),
+            ("owner", &target.owner),
         ] {
             check_text(key, of)?;
         }

@@ -16,6 +16,9 @@ use crate::catalog::model::Cluster;
 const NAME_LENGTH: usize = 63;
 /// Mycroft's: ports below belong to other services.
 const LOWEST_PORT: u16 = 1000;
+/// How variables with passwords begin. Whoever may register a cluster says where a password is sent, and must not be able
+/// to send another secret of the process there.
+const PASSWORDS: &str = "WAREHOUSE_";
 const DIALECTS: [&str; 2] = ["redshift", "postgres"];
 
 /// All clusters.
@@ -80,7 +83,7 @@ fn read(body: Value, named: Option<&str>) -> Result<Cluster, ApiError> {
         fields.wrong("dialect", "must be redshift or postgres");
     }
     let host = fields.text("host");
-    if host.contains(['/', '@', ':', '?', ' ']) {
+    if host.contains(['/', '@', ':', '?', ' ', '%', ',', '[', ']']) && !is_ipv6(&host) {
         fields.wrong(
             "host",
             "must be a host's name or address alone; port, user and database have members of their own",
@@ -129,10 +132,10 @@ fn password_env(fields: &mut Fields) -> Option<String> {
     }
     let name = fields.optional_text("password_env")?;
     let good = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(good) {
+    if !name.starts_with(PASSWORDS) || !name.chars().all(good) {
         fields.wrong(
             "password_env",
-            "must be the name of an environment variable, such as WAREHOUSE_PASSWORD",
+            "must be the name of an environment variable that begins with WAREHOUSE_, such as WAREHOUSE_PASSWORD",
         );
     }
     Some(name)
@@ -167,6 +170,12 @@ fn tls(fields: &mut Fields) -> Option<bool> {
         fields.wrong("tls", "must be true or false");
     }
     given.as_bool()
+}
+
+/// `::1` or `[::1]`.
+fn is_ipv6(host: &str) -> bool {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    bare.unwrap_or(host).parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 /// `^[a-zA-Z](-?[a-zA-Z0-9])+$`.

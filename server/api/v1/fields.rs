@@ -62,6 +62,15 @@ impl Fields {
         }
     }
 
+    /// True or false, or missing.
+    pub fn truth(&mut self, name: &'static str) -> Option<bool> {
+        let given = self.take(name)?;
+        if !given.is_boolean() {
+            self.wrong(name, "must be true or false");
+        }
+        given.as_bool()
+    }
+
     /// A date that may be missing; "" is none, as forms send it.
     pub fn date(&mut self, name: &'static str) -> Option<NaiveDate> {
         let text = self.optional_text(name)?;

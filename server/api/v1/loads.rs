@@ -9,6 +9,7 @@ use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::api::v1::body::Body;
 use crate::api::v1::fields::{Fields, name};
+use crate::api::v1::mycroft;
 use crate::catalog::model::{Job, JobKind, NewJob};
 use crate::notify::settings::{contact, events};
 
@@ -20,12 +21,31 @@ pub const VERSION_LENGTH: usize = 63;
 const CONTACTS: usize = 20;
 const FORMATS: [&str; 1] = ["json"];
 /// The members of `additional_arguments`, and what each must be.
-const ARGUMENTS: [(&str, &str); 5] = [
+const ARGUMENTS: [(&str, &str); 8] = [
     ("available_after", "a time span such as \"48h\""),
     ("max_errors", "a number from 0"),
     ("force", "true or false"),
     ("parallelism", "a number from 1 to 64"),
     ("notify", "a list of events"),
+    ("retention_days", "a number from 1 to 36500"),
+    (
+        "vacuum",
+        "never, daily, or a day of the week such as \"saturday\"",
+    ),
+    ("analyze", "true or false"),
+];
+
+/// When deleted rows' space may be given back.
+const VACUUM: [&str; 9] = [
+    "never",
+    "daily",
+    "monday",
+    "tuesday",
+    "wednesday",
+    "thursday",
+    "friday",
+    "saturday",
+    "sunday",
 ];
 
 /// Makes a load.
@@ -58,7 +78,7 @@ pub async fn of_version(
 async fn filtered(state: &Shared, wanted: impl Fn(&Job) -> bool) -> Result<Json<Value>, ApiError> {
     let mut jobs = state.catalog().jobs().await?;
     jobs.retain(wanted);
-    Ok(Json(json!({ "jobs": jobs })))
+    Ok(Json(mycroft::jobs(&jobs)))
 }
 
 /// Reads a load.
@@ -163,14 +183,22 @@ fn contacts(fields: &mut Fields) -> Vec<String> {
 }
 
 fn arguments(fields: &mut Fields) -> Map<String, Value> {
-    let arguments = match fields.take("additional_arguments") {
+    let mut arguments = match fields.take("additional_arguments") {
         None => Map::new(),
         Some(Value::Object(arguments)) => arguments,
+        Some(Value::String(text)) => {
+            let read = mycroft::arguments(&text);
+            fields.checked("additional_arguments", read).unwrap_or_default()
+        }
         Some(_) => {
             fields.wrong("additional_arguments", "must be an object");
             Map::new()
         }
     };
+    // Mycroft's name.
+    if let Some(days) = arguments.remove("ttl_days") {
+        arguments.entry("retention_days").or_insert(days);
+    }
     for (key, value) in &arguments {
         let at = format!("additional_arguments.{key}");
         let known = ARGUMENTS.iter().find(|(name, _)| name == key);
@@ -195,6 +223,8 @@ fn fits(key: &str, value: &Value) -> bool {
             .as_str()
             .is_some_and(|text| humantime::parse_duration(text).is_ok()),
         "max_errors" => value.as_u64().is_some(),
+        "retention_days" => value.as_u64().is_some_and(|n| (1..=36_500).contains(&n)),
+        "vacuum" => VACUUM.iter().any(|day| value == day),
         "parallelism" => value.as_u64().is_some_and(|n| (1..=64).contains(&n)),
         _ => value.is_boolean(),
     }

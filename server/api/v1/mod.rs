@@ -10,6 +10,7 @@ mod events;
 mod fields;
 mod jobs;
 mod loads;
+mod mycroft;
 mod notices;
 mod runs;
 mod schemas;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::api::v1::body::Body;
+use crate::api::v1::mycroft;
 use crate::catalog::text;
 use crate::scheduler::backfill::Backfill;
 
@@ -17,7 +18,8 @@ use crate::scheduler::backfill::Backfill;
 pub async fn list(State(state): State<Shared>, Path(named): Path<String>) -> Result<Json<Value>, ApiError> {
     let job = state.catalog().job(&named).await?;
     let runs = state.catalog().runs(&job.uuid).await?;
-    Ok(Json(json!({ "runs": runs })))
+    let shown: Vec<Value> = runs.iter().map(|run| mycroft::run(&job, run)).collect();
+    Ok(Json(json!({ "runs": shown })))
 }
 
 /// Makes dates again; gives those it is about.

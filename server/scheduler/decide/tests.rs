@@ -17,8 +17,18 @@ use crate::scheduler::rules::Retry;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// `8`, or `10/31` of another month.
 fn day(of: &str) -> NaiveDate {
-    NaiveDate::from_ymd_opt(2026, 11, of.parse().expect("a day")).expect("a date")
+    let (month, day) = of.split_once('/').unwrap_or(("11", of));
+    let number = |text: &str| text.parse().expect("a number");
+    NaiveDate::from_ymd_opt(2026, number(month), number(day)).expect("a date")
+}
+
+/// `3`, or `3-5`.
+fn days(of: &str) -> impl Iterator<Item = NaiveDate> {
+    let (first, last) = of.split_once('-').unwrap_or((of, of));
+    let last = day(last);
+    day(first).iter_days().take_while(move |date| *date <= last)
 }
 
 fn now() -> Timestamp {
@@ -196,10 +206,11 @@ fn read(given: &str) -> Case {
             "backfill" => case.backfill = Some(backfill(words.collect())),
             "hand" => case.in_hand = words.map(day).collect(),
             "markers" => {
-                let marker = |word: &str| word.split_once('=').map(|(of, is)| (day(of), is == "yes"));
-                case.markers = words.filter_map(marker).collect();
+                for (of, is) in words.filter_map(|word| word.split_once('=')) {
+                    case.markers.extend(days(of).map(|date| (date, is == "yes")));
+                }
             }
-            days => runs(&mut case, days, words.collect()),
+            of => runs(&mut case, of, words.collect()),
         }
     }
     case.entry.job.dates = Dates::of(case.entry.runs.values());
@@ -252,9 +263,8 @@ fn job_word(job: &mut Job, word: &str) {
 }
 
 /// `1-4: load_success` or `5: et_started worker=other ago=7h`.
-fn runs(case: &mut Case, days: &str, words: Vec<&str>) {
-    let (first, last) = days.split_once('-').unwrap_or((days, days));
-    for date in day(first).iter_days().take_while(|date| *date <= day(last)) {
+fn runs(case: &mut Case, of: &str, words: Vec<&str>) {
+    for date in days(of) {
         let mut run = Run::new(date);
         run.worker = Some("me".into());
         run.attempt = 1;

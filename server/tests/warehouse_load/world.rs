@@ -1,6 +1,6 @@
 //! A process with loads, and everything around it: S3, a real PostgreSQL, a real mail server, logs of three tables.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,9 @@ impl World {
         let smtp = free_port();
         let mails = mail_server(smtp, &dir.path().join("mails"));
         let aws = Aws::start();
-        put_object(&aws.endpoint, "logs", "");
+        for bucket in ["logs", "staging"] {
+            put_object(&aws.endpoint, bucket, "");
+        }
         let mut world = World {
             dir,
             s3: Gate::start(&aws.endpoint),
@@ -79,6 +81,7 @@ impl World {
             &json!({
                 "redshift_id": "main", "dialect": "postgres", "host": "127.0.0.1", "port": world.warehouse.port,
                 "database": "postgres", "user": USER, "password_env": "WAREHOUSE_PASSWORD",
+                "staging": "s3://staging/loads",
             }),
         );
         world
@@ -90,10 +93,16 @@ impl World {
 
     /// A process with a directory of its own, and the catalog of this world.
     pub fn process(&self, dir: &Path) -> Millstream {
+        self.process_with(dir, Vec::new())
+    }
+
+    /// The same with more in its environment.
+    pub fn process_with(&self, dir: &Path, more: Vec<(String, String)>) -> Millstream {
         std::fs::write(dir.join("idle.toml"), PIPELINE).expect("a writable directory");
         let mut env = self.aws.env.clone();
         env.push(("AWS_ENDPOINT_URL_S3".into(), self.s3.url.clone()));
         env.push(("WAREHOUSE_PASSWORD".into(), USER.into()));
+        env.extend(more);
         let launch = Launch {
             dir,
             pipeline: "idle.toml",
@@ -101,8 +110,12 @@ impl World {
             env,
         };
         let smtp = format!("smtp://127.0.0.1:{}", self.smtp);
-        let catalog = self.dir.path().join("catalog.db").display().to_string();
+        let catalog = self.catalog().display().to_string();
         Millstream::start_with(&launch, &["--smtp", &smtp, "--catalog", &catalog])
+    }
+
+    pub fn catalog(&self) -> PathBuf {
+        self.dir.path().join("catalog.db")
     }
 
     pub fn it(&self) -> &Millstream {
@@ -242,23 +255,46 @@ impl World {
         ["people", "people_tags"].map(table).to_vec()
     }
 
-    /// The events that mails told of, in order.
-    pub fn mailed(&self) -> Vec<String> {
+    /// Waits until nothing is left of a load but what it has loaded.
+    pub fn wait_for_nothing_left(&self, load: &Load) {
+        let name = format!("load-{}", load.uuid);
+        let dir = self.dir.path().join("data").join(&name);
+        let what = format!("the files of {} to be removed", load.log);
+        self.it().wait_for(&what, || !dir.exists());
+        self.it().wait_for(&what, || self.staged(load) == 0);
+    }
+
+    /// How many objects wait to be loaded.
+    pub fn staged(&self, load: &Load) -> usize {
+        let path = format!("/staging?list-type=2&prefix=loads/load-{}/", load.uuid);
+        let (status, listed) = get(&self.aws.endpoint, &path);
+        assert_eq!(status, 200, "{listed}");
+        listed.matches("<Key>").count()
+    }
+
+    /// Waits until mails have told of events of a load.
+    pub fn wait_for_mails<'e>(&self, load: &Load, events: impl IntoIterator<Item = &'e str>) {
+        for event in events {
+            let what = format!("the mail about {}: {event}", load.log);
+            let told = (load.uuid.clone(), event.to_owned());
+            self.it().wait_for(&what, || self.mailed().contains(&told));
+        }
+    }
+
+    /// The loads and events that mails told of.
+    fn mailed(&self) -> Vec<(String, String)> {
         let files = std::fs::read_dir(self.dir.path().join("mails")).expect("a folder of mails");
         let mut mails: Vec<_> = files
             .map(|file| file.expect("a readable folder").path())
             .collect();
         mails.retain(|path| path.extension().is_some_and(|e| e == "eml"));
-        mails.sort_by_key(|path| path.file_stem().and_then(|n| n.to_str()?.parse::<u32>().ok()));
-        let event = |path| {
+        let told = |path| {
             let text = std::fs::read_to_string(path).expect("a mail");
-            let mut lines = text.lines();
-            lines
-                .find_map(|line| line.strip_prefix("status: "))
-                .unwrap_or_default()
-                .to_owned()
+            let fact = |name| text.lines().find_map(|line| line.strip_prefix(name));
+            let fact = |name| fact(name).unwrap_or_default().to_owned();
+            (fact("uuid: "), fact("status: "))
         };
-        mails.into_iter().map(event).collect()
+        mails.into_iter().map(told).collect()
     }
 }
 
