@@ -47,6 +47,31 @@ def build_benches(names):
             if unit["executable"] and unit["target"]["kind"] == ["bench"]}
 
 
+# Debian packages that are unpacked, not installed: nothing of the machine changes.
+DEBIAN = CACHE / "peer-debian"
+
+
+def unpack(programs, packages):
+    """Sees to it that `programs` lie below DEBIAN; why they cannot be had, if so."""
+    if all((DEBIAN / program).exists() for program in programs):
+        return None
+    note(f"  fetching {' '.join(packages)}")
+    DEBIAN.mkdir(parents=True, exist_ok=True)
+    try:
+        subprocess.run(["apt-get", "download", "-qq", *packages], cwd=DEBIAN, check=True, stderr=subprocess.DEVNULL)
+        for package in DEBIAN.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", package, DEBIAN], check=True)
+            package.unlink()
+    except (OSError, subprocess.SubprocessError) as error:
+        return error
+    return None
+
+
+def unpacked_libraries():
+    """The environment in which unpacked programs find theirs."""
+    return {"LD_LIBRARY_PATH": str(next(DEBIAN.glob("usr/lib/*-linux-gnu")))}
+
+
 def free_port():
     """A port of 127.0.0.1 that nobody has now."""
     import socket

@@ -7,11 +7,10 @@ import tempfile
 import time
 
 import support
-from support import BIN, CACHE, SERVER_CORE, Server, free_port, load_report, note, spread, start_load
+from support import BIN, SERVER_CORE, Server, free_port, load_report, note, spread, start_load
 
 # Rows in a request, connections.
 SHAPES = [(500, 16), (1, 256)]
-DEBIAN = CACHE / "peer-debian"
 PACKAGES = ["nginx", "rsyslog", "libestr0", "libfastjson4"]
 LINES_PER_WRITE = 500
 SYSLOG_BUFFER = 1 << 18
@@ -120,7 +119,7 @@ def nginx(batch, connections, seconds):
         for rows in (1, 500):
             records = ",".join(['{"failed":false}'] * rows)
             (directory / "answers" / str(rows)).write_text(f'{{"failed_count":0,"records":[{records}]}}')
-        return [DEBIAN / "usr/sbin/nginx", "-p", directory, "-c", config, "-e", directory / "errors"]
+        return [support.DEBIAN / "usr/sbin/nginx", "-p", directory, "-c", config, "-e", directory / "errors"]
 
     def check(directory, report):
         written = (directory / "rows").stat().st_size
@@ -140,8 +139,8 @@ def syslog(seconds):
         directory = pathlib.Path(directory)
         config = directory / "rsyslog.conf"
         config.write_text(RSYSLOG.format(dir=directory, port=port, buffer=SYSLOG_BUFFER))
-        command = [DEBIAN / "usr/sbin/rsyslogd", "-n", "-f", config, "-i", directory / "pid", "-M", modules()]
-        process = subprocess.Popen(["taskset", "-c", SERVER_CORE, *map(str, command)], env=libraries(),
+        command = [support.DEBIAN / "usr/sbin/rsyslogd", "-n", "-f", config, "-i", directory / "pid", "-M", modules()]
+        process = subprocess.Popen(["taskset", "-c", SERVER_CORE, *map(str, command)], env=support.unpacked_libraries(),
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             connection = connected(port)
@@ -189,24 +188,10 @@ def until(reached):
 
 def unpacked():
     """Whether the Debian packages are there; fetches and unpacks them if not."""
-    if all((DEBIAN / "usr/sbin" / name).exists() for name in ("nginx", "rsyslogd")):
-        return True
-    note(f"  fetching {' '.join(PACKAGES)}")
-    DEBIAN.mkdir(parents=True, exist_ok=True)
-    try:
-        subprocess.run(["apt-get", "download", "-qq", *PACKAGES], cwd=DEBIAN, check=True, stderr=subprocess.DEVNULL)
-        for package in DEBIAN.glob("*.deb"):
-            subprocess.run(["dpkg", "-x", package, DEBIAN], check=True)
-            package.unlink()
-    except (OSError, subprocess.SubprocessError) as error:
+    if error := support.unpack(["usr/sbin/nginx", "usr/sbin/rsyslogd"], PACKAGES):
         print(f"nginx and rsyslog are left out: {error}\n", flush=True)
-        return False
-    return True
-
-
-def libraries():
-    return {"LD_LIBRARY_PATH": str(next(DEBIAN.glob("usr/lib/*-linux-gnu")))}
+    return not error
 
 
 def modules():
-    return next(DEBIAN.glob("usr/lib/*-linux-gnu/rsyslog"))
+    return next(support.DEBIAN.glob("usr/lib/*-linux-gnu/rsyslog"))

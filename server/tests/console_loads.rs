@@ -50,7 +50,7 @@ fn the_pages_show_what_is_loaded() {
     put_object(&aws.endpoint, "logs", "");
     let mut env = aws.env.clone();
     env.push(("MILLSTREAM_TOKEN".into(), TOKEN.into()));
-    env.push(("MILLSTREAM_WAREHOUSE_PASSWORD".into(), USER.into()));
+    env.push(("WAREHOUSE_PASSWORD".into(), USER.into()));
     let it = Millstream::start(&Launch {
         dir: dir.path(),
         pipeline: "idle.toml",
@@ -59,7 +59,7 @@ fn the_pages_show_what_is_loaded() {
     });
     let cluster = json!({
         "redshift_id": "small-one", "dialect": "postgres", "host": "127.0.0.1", "port": warehouse.port,
-        "database": "postgres", "user": USER, "password_env": "MILLSTREAM_WAREHOUSE_PASSWORD",
+        "database": "postgres", "user": USER, "password_env": "WAREHOUSE_PASSWORD",
     });
     let headers = [
         format!("authorization: Bearer {TOKEN}"),

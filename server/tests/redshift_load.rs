@@ -211,7 +211,7 @@ impl World {
 
     fn start(&mut self) {
         let mut env = [self.aws.env.clone(), self.clock.env()].concat();
-        env.push(("MILLSTREAM_WAREHOUSE_PASSWORD".into(), USER.into()));
+        env.push(("WAREHOUSE_PASSWORD".into(), USER.into()));
         self.it = Some(Millstream::start(&Launch {
             dir: self.dir.path(),
             pipeline: "idle.toml",
@@ -245,7 +245,7 @@ impl World {
             "POST /v1/clusters",
             &json!({
                 "redshift_id": "warehouse", "host": "127.0.0.1", "port": self.warehouse.port, "database": "postgres",
-                "user": USER, "password_env": "MILLSTREAM_WAREHOUSE_PASSWORD", "tls": false,
+                "user": USER, "password_env": "WAREHOUSE_PASSWORD", "tls": false,
                 "staging": "s3://staging/loads", "iam_role": "arn:aws:iam::123456789012:role/copy",
             }),
         );
