@@ -181,12 +181,12 @@ def advertising(name="advertising", prefix="/advertising", ack="durable"):
     return text.replace("${LAKE:-data/lake}", f"data/lake/{name}")
 
 
-def start_load(base, seconds, connections, batch, core=CLIENT_CORE):
+def start_load(base, seconds, connections, batch, pipeline=1, more=("--prebuilt",)):
     """Starts loadgen in a closed loop, with bodies made before, so that it is not what is measured; `load_report` waits for it."""
     report = tempfile.NamedTemporaryFile(suffix=".json", delete=False)
     report.close()
-    command = ["taskset", "-c", core, BIN / "loadgen", "--closed-loop", "--prebuilt", "--threads", "1", "--connections",
-               connections, "--batch", batch, "--base-url", base, "--duration", f"{seconds}s", "--json", report.name]
+    command = ["taskset", "-c", CLIENT_CORE, BIN / "loadgen", "--closed-loop", *more, "--threads", "1", "--connections", connections,
+               "--batch", batch, "--pipeline", pipeline, "--base-url", base, "--duration", f"{seconds}s", "--json", report.name]
     process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                stderr=subprocess.PIPE, text=True)
     return process, pathlib.Path(report.name)
