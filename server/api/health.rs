@@ -25,8 +25,7 @@ pub async fn alive() -> &'static str {
 }
 
 /// 200 when every pipeline runs (or has finished), the catalog can be written and jobs are run, else 503 with what is
-/// not so. A mail
-/// server that is away is reported only: notices wait for it.
+/// not so. A mail server that is away is reported only: notices wait for it.
 pub async fn ready(State(state): State<Shared>) -> impl IntoResponse {
     let mut waiting = Vec::new();
     for pipeline in state.pipelines() {

@@ -1,6 +1,7 @@
 //! What the catalog holds, as the API shows it.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
 use chrono::NaiveDate;
 use millstream_engine::time::Timestamp;
@@ -255,6 +256,12 @@ impl Run {
             extent: Extent::Full,
         }
     }
+}
+
+/// `::1` or `[::1]`.
+pub fn ipv6(host: &str) -> Option<Ipv6Addr> {
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    bare.unwrap_or(host).parse().ok()
 }
 
 /// A warehouse. Its password is never stored: the environment variable that holds it is.

@@ -1,7 +1,6 @@
 //! Loads that were posted: the embedded pipeline with the fields of the load, its cluster and its schema as variables.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
 use std::path::Path;
 
 use chrono::NaiveDate;
@@ -12,7 +11,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
-use crate::catalog::model::{Cluster, Job};
+use crate::catalog::model::{Cluster, Job, ipv6};
 use crate::pipelines::File;
 use crate::scheduler::engine::planned;
 use crate::scheduler::execute::RunError;
@@ -171,10 +170,9 @@ fn variables(job: &Job, cluster: &Cluster, schema: String) -> BTreeMap<&'static 
 /// Where a cluster is, whatever its user and its database are called.
 fn url(cluster: &Cluster) -> String {
     let plain = |text| utf8_percent_encode(text, PLAIN);
-    let host = cluster.host.trim_start_matches('[').trim_end_matches(']');
-    let host = match host.parse::<Ipv6Addr>() {
-        Ok(address) => format!("[{address}]"),
-        Err(_) => host.to_owned(),
+    let host = match ipv6(&cluster.host) {
+        Some(address) => format!("[{address}]"),
+        None => cluster.host.clone(),
     };
     let (user, port, database) = (plain(&cluster.user), cluster.port, plain(&cluster.database));
     format!("postgres://{user}@{host}:{port}/{database}")

@@ -7,7 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use millstream_operators::aws::{self, AwsOptions};
+use millstream_operators::aws::AwsOptions;
+use millstream_operators::sinks::redshift;
 
 use crate::catalog::Catalog;
 use crate::catalog::model::{Job, JobKind};
@@ -31,7 +32,10 @@ pub async fn remove(job: &Job, catalog: &Catalog, data_dir: &Path) -> anyhow::Re
     // Without its cluster nobody knows where it was.
     let staging = catalog.cluster(&job.redshift_id).await.ok();
     match staging.and_then(|cluster| cluster.staging) {
-        Some(staging) => staged(&staging, &loads::name(&job.uuid)).await,
+        Some(staging) => {
+            let load = loads::name(&job.uuid);
+            Ok(redshift::remove_staged(&staging, &load, &AwsOptions::default()).await?)
+        }
         None => Ok(()),
     }
 }
@@ -42,25 +46,4 @@ fn directory(job: &Job, data_dir: &Path) -> PathBuf {
         JobKind::Load => data_dir.join(loads::name(&job.uuid)),
         JobKind::Pipeline => data_dir.join(&job.log_name).join("runs"),
     }
-}
-
-/// Removes what a load has staged below `staging`, `s3://bucket/prefix`.
-async fn staged(staging: &str, load: &str) -> anyhow::Result<()> {
-    let path = staging.trim_start_matches("s3://");
-    let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-    let prefix = match prefix.trim_matches('/') {
-        "" => format!("{load}/"),
-        prefix => format!("{prefix}/{load}/"),
-    };
-    let client = aws::s3(&AwsOptions::default()).await?;
-    let list = client.list_objects_v2().bucket(bucket).prefix(&prefix);
-    let mut pages = list.into_paginator().send();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|e| aws::classify(e, format!("listing s3://{bucket}/{prefix}")))?;
-        for key in page.contents().iter().filter_map(|object| object.key()) {
-            let gone = client.delete_object().bucket(bucket).key(key).send().await;
-            gone.map_err(|e| aws::classify(e, format!("removing s3://{bucket}/{key}")))?;
-        }
-    }
-    Ok(())
 }

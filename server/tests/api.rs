@@ -5,42 +5,22 @@
 //! A request is `--- METHOD /path`, then its headers, each `name: value`, then its body behind an empty line if there
 //! are headers. `{uuid}` in it stands for the uuid that was answered last. Environment of the process: `--- env NAME=value`.
 
+#[path = "support/commands.rs"]
+mod commands;
 mod support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use commands::{check, parts};
 use serde_json::Value;
-use support::{Launch, Millstream, PATIENCE, ask};
+use support::{IDLE, Launch, Millstream, PATIENCE, ask};
 
 /// A part of a case: its heading and its text.
-type Part = (String, String);
-
-const PIPELINE: &str = r#"
-name = "idle"
-[source.rows]
-type = "http"
-path = "/rows"
-event_time = "at"
-columns = { at = "timestamp not null" }
-[sink.out]
-type = "console"
-input = "rows"
-"#;
-
 #[test]
 fn cases() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api");
-    let files = std::fs::read_dir(&folder).expect("a folder of cases");
-    let paths = files.map(|entry| entry.expect("a readable folder").path());
-    let mut cases: Vec<PathBuf> = paths
-        .filter(|path| path.extension().is_some_and(|e| e == "case"))
-        .collect();
-    cases.sort();
-    assert!(!cases.is_empty());
-    let wrong: Vec<String> = cases.iter().filter_map(|case| differs(case)).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    check("api", |_, text| answered(text));
 }
 
 #[test]
@@ -70,7 +50,7 @@ fn whoever_listens_hears_of_changes() {
 }
 
 fn start(dir: &Path, env: Vec<(String, String)>) -> Millstream {
-    std::fs::write(dir.join("idle.toml"), PIPELINE).expect("a writable directory");
+    std::fs::write(dir.join("idle.toml"), IDLE).expect("a writable directory");
     Millstream::start(&Launch {
         dir,
         pipeline: "idle.toml",
@@ -79,10 +59,9 @@ fn start(dir: &Path, env: Vec<(String, String)>) -> Millstream {
     })
 }
 
-/// What a case gives, where that is not what it says.
-fn differs(case: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(case).expect("a case");
-    let parts = parts(&text);
+/// A case with what is answered.
+fn answered(text: &str) -> String {
+    let parts = parts(text);
     let env = parts
         .iter()
         .filter_map(|(heading, _)| heading.strip_prefix("env ")?.split_once('='));
@@ -107,25 +86,7 @@ fn differs(case: &Path) -> Option<String> {
             _ => {}
         }
     }
-    if std::env::var_os("UPDATE_CASES").is_some() {
-        std::fs::write(case, &got).expect("a writable case");
-    }
-    let name = case.file_stem().unwrap_or_default().display();
-    (got != text).then(|| format!("=== {name} expected\n{text}=== {name} got\n{got}"))
-}
-
-/// The parts of a case; each begins with a line `--- heading`.
-fn parts(text: &str) -> Vec<Part> {
-    let mut parts: Vec<Part> = Vec::new();
-    for line in text.lines() {
-        if let Some(heading) = line.strip_prefix("--- ") {
-            parts.push((heading.into(), String::new()));
-        } else if let Some((_, text)) = parts.last_mut() {
-            text.push_str(line);
-            text.push('\n');
-        }
-    }
-    parts
+    got
 }
 
 /// Makes a request; gives status and body as a part of a case.

@@ -9,26 +9,14 @@ use std::process::Command;
 
 use redshift::postgres::{Postgres, USER};
 use serde_json::json;
-use support::{Aws, Launch, Millstream, ask, put_object, python, root};
+use support::{Aws, IDLE, Launch, Millstream, ask, put_object, python, root};
 
 const TOKEN: &str = "only-for-this-test";
-
-const PIPELINE: &str = r#"
-name = "idle"
-[source.rows]
-type = "http"
-path = "/rows"
-event_time = "at"
-columns = { at = "timestamp not null" }
-[sink.out]
-type = "console"
-input = "rows"
-"#;
 
 #[test]
 fn the_pages_about_loads_work() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    std::fs::write(dir.path().join("idle.toml"), PIPELINE).expect("written");
+    std::fs::write(dir.path().join("idle.toml"), IDLE).expect("written");
     let catalog = dir.path().join("catalog.db").display().to_string();
     let launch = Launch {
         dir: dir.path(),
@@ -45,7 +33,7 @@ fn the_pages_about_loads_work() {
 #[test]
 fn the_pages_show_what_is_loaded() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    std::fs::write(dir.path().join("idle.toml"), PIPELINE).expect("written");
+    std::fs::write(dir.path().join("idle.toml"), IDLE).expect("written");
     let (aws, warehouse) = (Aws::start(), Postgres::start());
     put_object(&aws.endpoint, "logs", "");
     let mut env = aws.env.clone();

@@ -8,19 +8,9 @@ use std::process::{Child, Command};
 
 use serde_json::{Value, json};
 use support::receiver::Receiver;
-use support::{Launch, Millstream, PATIENCE, ask, free_port, get, log, pause, python, root};
-
-const PIPELINE: &str = r#"
-name = "idle"
-[source.rows]
-type = "http"
-path = "/rows"
-event_time = "at"
-columns = { at = "timestamp not null" }
-[sink.out]
-type = "console"
-input = "rows"
-"#;
+use support::{
+    IDLE, Launch, Millstream, PATIENCE, ask, certificate, free_port, get, log, pause, python, root,
+};
 
 const SECRET: &str = "between you and me";
 
@@ -79,7 +69,7 @@ impl World {
     /// Nothing runs yet.
     fn at(port: u16) -> World {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(dir.path().join("idle.toml"), PIPELINE).expect("a writable directory");
+        std::fs::write(dir.path().join("idle.toml"), IDLE).expect("a writable directory");
         std::fs::create_dir(dir.path().join("mails")).expect("a writable directory");
         World {
             dir,
@@ -338,6 +328,7 @@ fn two_processes_with_one_catalog_send_each_mail_once() {
 fn a_server_that_wants_tls_and_a_user_gets_its_mails() {
     let mut world = World::new(&["ops@example.com"]);
     let (certificate, key) = certificate(world.dir.path());
+    let (certificate, key) = (certificate.display().to_string(), key.display().to_string());
     let secure = [certificate.as_str(), key.as_str(), "mill", "between us"];
     let mails = Mails::start(world.port, &world.dir.path().join("mails"), &secure);
     let port = world.port;
@@ -381,26 +372,4 @@ fn a_server_that_wants_tls_and_a_user_gets_its_mails() {
     );
     let said = log(world.dir.path());
     assert!(!said.contains("between"), "a password in the log: {said}");
-}
-
-/// A certificate of `localhost`, signed by itself, and its key.
-fn certificate(dir: &Path) -> (String, String) {
-    let (certificate, key) = (dir.join("mail.crt"), dir.join("mail.key"));
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
-        .args([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-        ])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-out")
-        .arg(&certificate)
-        .arg("-keyout")
-        .arg(&key)
-        .output()
-        .expect("openssl runs");
-    assert!(made.status.success(), "{made:?}");
-    (certificate.display().to_string(), key.display().to_string())
 }

@@ -11,19 +11,7 @@ use redshift::postgres::{Postgres, USER};
 use redshift::stand_in::Redshift;
 use serde_json::{Value, json};
 use support::clock::Clock;
-use support::{Aws, Launch, Millstream, ask, get, log, put_object, python_json};
-
-const PIPELINE: &str = r#"
-name = "idle"
-[source.rows]
-type = "http"
-path = "/rows"
-event_time = "at"
-columns = { at = "timestamp not null" }
-[sink.out]
-type = "console"
-input = "rows"
-"#;
+use support::{Aws, IDLE, Launch, Millstream, ask, get, log, put_object, python_json};
 
 /// A table with a column that is parsed in the warehouse and one that others write, and a table of tags.
 const SCHEMA: &str = "
@@ -189,7 +177,7 @@ struct World {
 impl World {
     fn new() -> World {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(dir.path().join("idle.toml"), PIPELINE).expect("a writable directory");
+        std::fs::write(dir.path().join("idle.toml"), IDLE).expect("a writable directory");
         let (aws, tables) = (Aws::start(), Postgres::start());
         for bucket in ["logs", "staging"] {
             put_object(&aws.endpoint, bucket, "");

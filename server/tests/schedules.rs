@@ -10,8 +10,9 @@ use std::path::Path;
 
 use redshift::postgres::{self, Postgres, USER};
 use serde_json::Value;
+use support::advertising::runs;
 use support::clock::Clock;
-use support::{Aws, Launch, Millstream, get, log, now_seconds, put_object, python_json};
+use support::{Aws, Launch, Millstream, log, now_seconds, put_object, python_json};
 
 /// 2026-11-25 02:30 UTC.
 const NIGHT: i64 = 1_795_573_800;
@@ -200,16 +201,6 @@ impl Case {
                 == expect
         });
     }
-}
-
-/// The runs of a pipeline, by date.
-fn runs(it: &Millstream, pipeline: &str) -> BTreeMap<String, Value> {
-    let (status, body) = get(&it.admin, &format!("/v1/runs/{pipeline}"));
-    assert_eq!(status, 200, "{body}");
-    let all: Value = serde_json::from_str(&body).expect("the API answers with JSON");
-    let runs = all["runs"].as_array().expect("a list of runs").iter();
-    runs.map(|run| (run["date"].as_str().expect("a date").into(), run.clone()))
-        .collect()
 }
 
 /// Two rows of a date.

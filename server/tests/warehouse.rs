@@ -11,7 +11,7 @@ use redshift::fates::{Fates, Stop};
 use redshift::postgres::{self, Postgres, USER};
 use redshift::stand_in::Redshift;
 use serde_json::{Value, json};
-use support::{Aws, Launch, Millstream, free_port, log, post, python_json};
+use support::{Aws, Launch, Millstream, certificate, free_port, log, post, python_json};
 
 /// Orders into a table of their own.
 const ORDERS: &str = r#"
@@ -456,32 +456,7 @@ fn a_table_that_does_not_fit_is_refused() {
 #[test]
 fn a_connection_is_as_safe_as_asked_for() {
     let keys = tempfile::tempdir().expect("a temporary directory");
-    let (certificate, key) = (keys.path().join("server.crt"), keys.path().join("server.key"));
-    let made = std::process::Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=localhost",
-        ])
-        .args([
-            "-addext",
-            "subjectAltName=DNS:localhost",
-            "-addext",
-            "basicConstraints=critical,CA:FALSE",
-        ])
-        .arg("-out")
-        .arg(&certificate)
-        .arg("-keyout")
-        .arg(&key)
-        .output()
-        .expect("openssl runs");
-    assert!(made.status.success(), "{made:?}");
+    let (certificate, key) = certificate(keys.path());
     let access = keys.path().join("hba.conf");
     std::fs::write(
         &access,

@@ -27,15 +27,14 @@ use self::columns::Column;
 use self::external::ExternalTable;
 use self::form::Form;
 use self::load::{Loader, Warehouse};
-pub use self::options::RedshiftOptions;
-use self::options::Vacuum;
+pub use self::options::{RedshiftOptions, Vacuum};
 use self::session::Address;
 use self::sql::check_text;
 use self::stage::{Part, Place, Stage, split};
 use self::table::{Dated, Load, Target};
 use super::rejected::RejectedRows;
 use super::{new_series, promise, promised};
-use crate::aws;
+use crate::aws::AwsOptions;
 use crate::warehouse::types::Dialect;
 
 mod columns;
@@ -135,15 +134,17 @@ impl RedshiftOptions {
         let Some(staging) = &self.staging else {
             return Ok(Place::Local(cx.data_dir.join("staged")));
         };
-        let (bucket, prefix) = split(staging)?;
-        let below = [prefix.trim_matches('/'), &cx.pipeline, &cx.name];
-        let below: Vec<&str> = below.into_iter().filter(|part| !part.is_empty()).collect();
-        Ok(Place::S3 {
-            client: Box::new(aws::s3(&self.aws).await?),
-            bucket: bucket.into(),
-            prefix: format!("{}/", below.join("/")),
-        })
+        Place::in_s3(staging, &[&cx.pipeline, &cx.name], &self.aws).await
     }
+}
+
+/// Removes what all sinks of a pipeline have staged below `staging`, `s3://bucket/prefix`.
+///
+/// # Errors
+/// S3 refuses, or is away.
+pub async fn remove_staged(staging: &str, pipeline: &str, aws: &AwsOptions) -> Result<()> {
+    let place = Place::in_s3(staging, &[pipeline], aws).await?;
+    place.clear("", |_| true).await
 }
 
 /// The run that the sink works for, where its pipeline has one per date.

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use super::super::disk::{cannot, create_dirs, sync_dir};
 use super::super::outbox::unreadable;
-use crate::aws;
+use crate::aws::{self, AwsOptions};
 
 /// A file is closed at this size: Redshift wants several per slice, and one is read into memory to load PostgreSQL.
 const PART_BYTES: usize = 64 << 20;
@@ -224,6 +224,20 @@ fn properties() -> WriterProperties {
 }
 
 impl Place {
+    /// Below `staging`, `s3://bucket/prefix`, and the folders `below` it.
+    pub async fn in_s3(staging: &str, below: &[&str], options: &AwsOptions) -> Result<Place> {
+        let (bucket, prefix) = split(staging)?;
+        let parts = [prefix.trim_matches('/')]
+            .into_iter()
+            .chain(below.iter().copied());
+        let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+        Ok(Place::S3 {
+            client: Box::new(aws::s3(options).await?),
+            bucket: bucket.into(),
+            prefix: format!("{}/", parts.join("/")),
+        })
+    }
+
     /// The address of a staged file.
     pub fn url(&self, name: &str) -> String {
         match self {

@@ -10,7 +10,7 @@ use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::api::v1::body::Body;
 use crate::api::v1::fields::Fields;
-use crate::catalog::model::Cluster;
+use crate::catalog::model::{Cluster, ipv6};
 
 /// Mycroft's limit, and Redshift's for its own identifiers.
 const NAME_LENGTH: usize = 63;
@@ -83,7 +83,7 @@ fn read(body: Value, named: Option<&str>) -> Result<Cluster, ApiError> {
         fields.wrong("dialect", "must be redshift or postgres");
     }
     let host = fields.text("host");
-    if host.contains(['/', '@', ':', '?', ' ', '%', ',', '[', ']']) && !is_ipv6(&host) {
+    if host.contains(['/', '@', ':', '?', ' ', '%', ',', '[', ']']) && ipv6(&host).is_none() {
         fields.wrong(
             "host",
             "must be a host's name or address alone; port, user and database have members of their own",
@@ -170,12 +170,6 @@ fn tls(fields: &mut Fields) -> Option<bool> {
         fields.wrong("tls", "must be true or false");
     }
     given.as_bool()
-}
-
-/// `::1` or `[::1]`.
-fn is_ipv6(host: &str) -> bool {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    bare.unwrap_or(host).parse::<std::net::Ipv6Addr>().is_ok()
 }
 
 /// `^[a-zA-Z](-?[a-zA-Z0-9])+$`.

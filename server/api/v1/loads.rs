@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use millstream_engine::time::Timestamp;
+use millstream_operators::sinks::redshift::Vacuum;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::api::Shared;
@@ -33,19 +35,6 @@ const ARGUMENTS: [(&str, &str); 8] = [
         "never, daily, or a day of the week such as \"saturday\"",
     ),
     ("analyze", "true or false"),
-];
-
-/// When deleted rows' space may be given back.
-const VACUUM: [&str; 9] = [
-    "never",
-    "daily",
-    "monday",
-    "tuesday",
-    "wednesday",
-    "thursday",
-    "friday",
-    "saturday",
-    "sunday",
 ];
 
 /// Makes a load.
@@ -224,7 +213,7 @@ fn fits(key: &str, value: &Value) -> bool {
             .is_some_and(|text| humantime::parse_duration(text).is_ok()),
         "max_errors" => value.as_u64().is_some(),
         "retention_days" => value.as_u64().is_some_and(|n| (1..=36_500).contains(&n)),
-        "vacuum" => VACUUM.iter().any(|day| value == day),
+        "vacuum" => Vacuum::deserialize(value).is_ok(),
         "parallelism" => value.as_u64().is_some_and(|n| (1..=64).contains(&n)),
         _ => value.is_boolean(),
     }

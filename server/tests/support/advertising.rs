@@ -236,7 +236,7 @@ pub fn write(dir: &Path, name: &str, changes: &[(&str, &str)]) -> String {
 }
 
 /// The runs of a pipeline, by date.
-fn runs(it: &Millstream, pipeline: &str) -> BTreeMap<String, Value> {
+pub fn runs(it: &Millstream, pipeline: &str) -> BTreeMap<String, Value> {
     let (status, body) = get(&it.admin, &format!("/v1/runs/{pipeline}"));
     assert_eq!(status, 200, "{body}");
     let all: Value = serde_json::from_str(&body).expect("the API answers with JSON");

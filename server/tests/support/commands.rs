@@ -2,11 +2,35 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A part of a case: its heading and its text.
 pub type Part = (String, String);
+
+/// Checks every case of a folder of `tests/`: `answered` gives it with the answers that came. With `UPDATE_CASES=1` they are
+/// written into it.
+pub fn check(folder: &str, answered: impl Fn(&Path, &str) -> String) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
+    let files = std::fs::read_dir(&folder).expect("a folder of cases");
+    let paths = files.map(|entry| entry.expect("a readable folder").path());
+    let mut cases: Vec<PathBuf> = paths
+        .filter(|path| path.extension().is_some_and(|e| e == "case"))
+        .collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    let differs = |case: &PathBuf| {
+        let text = std::fs::read_to_string(case).expect("a case");
+        let got = answered(case, &text);
+        if std::env::var_os("UPDATE_CASES").is_some() {
+            std::fs::write(case, &got).expect("a writable case");
+        }
+        let name = case.file_stem().unwrap_or_default().display();
+        (got != text).then(|| format!("=== {name} expected\n{text}=== {name} got\n{got}"))
+    };
+    let wrong: Vec<String> = cases.iter().filter_map(differs).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
 
 /// The parts of a case; each begins with a line `--- heading`.
 pub fn parts(text: &str) -> Vec<Part> {

@@ -24,6 +24,19 @@ pub mod record;
 /// Long enough for anything that does not hang, on a machine that is busy compiling.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A pipeline that takes rows and has nothing to do, for processes that are there for something else.
+pub const IDLE: &str = r#"
+name = "idle"
+[source.rows]
+type = "http"
+path = "/rows"
+event_time = "at"
+columns = { at = "timestamp not null" }
+[sink.out]
+type = "console"
+input = "rows"
+"#;
+
 /// A running `millstream run`, in a directory of its own. Killed when dropped.
 pub struct Millstream {
     child: Child,
@@ -447,4 +460,22 @@ impl Drop for Aws {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A certificate of `localhost`, signed by itself, and its key: files in `dir`.
+pub fn certificate(dir: &Path) -> (PathBuf, PathBuf) {
+    let (certificate, key) = (dir.join("server.crt"), dir.join("server.key"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-out")
+        .arg(&certificate)
+        .arg("-keyout")
+        .arg(&key)
+        .output()
+        .expect("openssl runs");
+    assert!(made.status.success(), "{made:?}");
+    (certificate, key)
 }

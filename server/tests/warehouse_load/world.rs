@@ -9,20 +9,8 @@ use serde_json::{Value, json};
 use crate::redshift::postgres::{Postgres, USER};
 use crate::support::gate::Gate;
 use crate::support::{
-    Aws, Launch, Millstream, PATIENCE, ask, free_port, get, pause, put_object, python, root,
+    Aws, IDLE, Launch, Millstream, PATIENCE, ask, free_port, get, pause, put_object, python, root,
 };
-
-const PIPELINE: &str = r#"
-name = "idle"
-[source.rows]
-type = "http"
-path = "/rows"
-event_time = "at"
-columns = { at = "timestamp not null" }
-[sink.out]
-type = "console"
-input = "rows"
-"#;
 
 /// Rows of each date; each has two tags.
 pub const ROWS: usize = 50;
@@ -59,7 +47,7 @@ impl Drop for Mails {
 impl World {
     pub fn new() -> World {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        std::fs::write(dir.path().join("idle.toml"), PIPELINE).expect("a writable directory");
+        std::fs::write(dir.path().join("idle.toml"), IDLE).expect("a writable directory");
         let smtp = free_port();
         let mails = mail_server(smtp, &dir.path().join("mails"));
         let aws = Aws::start();
@@ -98,7 +86,7 @@ impl World {
 
     /// The same with more in its environment.
     pub fn process_with(&self, dir: &Path, more: Vec<(String, String)>) -> Millstream {
-        std::fs::write(dir.join("idle.toml"), PIPELINE).expect("a writable directory");
+        std::fs::write(dir.join("idle.toml"), IDLE).expect("a writable directory");
         let mut env = self.aws.env.clone();
         env.push(("AWS_ENDPOINT_URL_S3".into(), self.s3.url.clone()));
         env.push(("WAREHOUSE_PASSWORD".into(), USER.into()));

@@ -77,11 +77,9 @@ impl Rows {
             return Some(text.blanks(at) + 1);
         }
         loop {
-            let Found { column, mut value } = self.guide.order.field(text, at, &self.by_name)?;
-            // A producer with more blanks than the one before it.
-            if matches!(text.get(value)?, b' ' | b'\t' | b'\r' | b'\n') {
-                value = text.blanks(value);
-            }
+            let Found { column, value } = self.guide.order.field(text, at, &self.by_name)?;
+            // Blanks there: a producer with more of them than the one before it.
+            let value = text.past_blanks(value)?;
             at = match column {
                 Some(column) => {
                     self.guide.give(column)?;
@@ -89,9 +87,7 @@ impl Rows {
                 }
                 None => skip::value(text, value)?,
             };
-            if matches!(text.get(at)?, b' ' | b'\t' | b'\r' | b'\n') {
-                at = text.blanks(at);
-            }
+            at = text.past_blanks(at)?;
             match text.get(at)? {
                 b',' => at += 1,
                 b'}' => return Some(at + 1),

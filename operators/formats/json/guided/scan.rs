@@ -35,6 +35,15 @@ impl<'a> Text<'a> {
         at
     }
 
+    /// The same where there is mostly none; nothing at the end of the text.
+    #[inline]
+    pub fn past_blanks(self, at: usize) -> Option<usize> {
+        match self.get(at)? {
+            b' ' | b'\t' | b'\r' | b'\n' => Some(self.blanks(at)),
+            _ => Some(at),
+        }
+    }
+
     /// `at` behind `byte`, if that stands there.
     pub fn expect(self, at: usize, byte: u8) -> Option<usize> {
         (self.get(at)? == byte).then_some(at + 1)
